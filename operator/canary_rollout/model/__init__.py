@@ -1,0 +1,1 @@
+"""The resource: spec, status, units, revisions, reasons. Knows nothing of the other rooms."""

@@ -1,6 +1,7 @@
 """``spec`` of a CanaryRollout: what the user writes. Frozen, validated, in inside units (see ``units``)."""
 
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -64,8 +65,12 @@ class CanaryVersion(SpecModel):
     """The version that is tried."""
 
     service: DnsLabel = Field(description="Service that selects the canary pods.")
-    deployment: DnsName = Field(description="Deployment of the canary pods; a change of its pod template starts a rollout.")
-    scaling: Scaling | None = Field(None, description="Let the operator scale the canary; absent: its replicas are yours.")
+    deployment: DnsName = Field(
+        description="Deployment of the canary pods; a change of its pod template starts a rollout."
+    )
+    scaling: Scaling | None = Field(
+        None, description="Let the operator scale the canary; absent: its replicas are yours."
+    )
 
 
 class Workload(SpecModel):
@@ -111,7 +116,8 @@ class Sticky(SpecModel):
     header: HeaderName | None = Field(None, description="Request header that names the tenant, such as X-Tenant-ID.")
     cookie: HeaderName | None = Field(None, description="Cookie that names the tenant.")
     fallback: Literal["clientIP", "request"] = Field(
-        "request", description="What decides when the header or cookie is absent: the client's address, or each request anew."
+        "request",
+        description="What decides when the header or cookie is absent: the client's address, or each request anew.",
     )
 
     @model_validator(mode="after")
@@ -125,13 +131,17 @@ class ResponseHeaders(SpecModel):
     """Names of the headers that tell the client and the app which version answered; an empty string switches one off."""
 
     cohort: HeaderName | Literal[""] = Field("X-Canary-Cohort", description="Header with the cohort; empty: not sent.")
-    version: HeaderName | Literal[""] = Field("X-Canary-Version", description="Header with the version; empty: not sent.")
+    version: HeaderName | Literal[""] = Field(
+        "X-Canary-Version", description="Header with the version; empty: not sent."
+    )
 
 
 class NginxTraffic(SpecModel):
     """Our own nginx with the agent beside it."""
 
-    service: DnsLabel = Field(description="Service that selects the nginx pods; all of them confirm before a step counts.")
+    service: DnsLabel = Field(
+        description="Service that selects the nginx pods; all of them confirm before a step counts."
+    )
     config_map: DnsName | None = Field(
         None, description="ConfigMap the operator writes for the agents; default: the CanaryRollout's name plus -nginx."
     )
@@ -198,7 +208,8 @@ class Metrics(SpecModel):
     prometheus: Url = Field(description="Address of Prometheus, such as http://prometheus.monitoring:9090.")
     interval: Duration = Field(default=10.0, description="Time between two evaluations.")
     source: Literal["app", "agent"] = Field(
-        "app", description="app: http_requests_total and http_request_duration_seconds. agent: the nginx agent's counters."
+        "app",
+        description="app: http_requests_total and http_request_duration_seconds. agent: the nginx agent's counters.",
     )
     arms: Arms = Field(default_factory=Arms)
     window: Duration = Field(default=300.0, description="Range of rates and quantiles where a rule names none.")
@@ -222,7 +233,10 @@ class Measure(SpecModel):
     )
     window: Duration | None = Field(None, description="Range of the rates; default: metrics.window.")
     min_requests: int = Field(
-        100, ge=0, le=1_000_000_000, description="No verdict before the version has had this many requests in the window."
+        100,
+        ge=0,
+        le=1_000_000_000,
+        description="No verdict before the version has had this many requests in the window.",
     )
 
     @model_validator(mode="after")
@@ -263,10 +277,11 @@ class HaltRule(Measure):
     above_ratio: Number | None = Field(None, description="Breached when above this many times stable's value.")
     for_: Duration = Field(default=0.0, alias="for", description="How long the breach must last without a break.")
     unless_stable_too: bool = Field(
-        True, description="An absolute threshold that stable breaches too says nothing about the canary: no verdict."
+        default=True,
+        description="An absolute threshold that stable breaches too says nothing about the canary: no verdict.",
     )
     action: Action = Field(Action.ROLLBACK, description="What happens: Rollback, Pause or Alert.")
-    enabled: bool = Field(True, description="false: the rule is listed but not evaluated.")
+    enabled: bool = Field(default=True, description="false: the rule is listed but not evaluated.")
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
@@ -286,8 +301,10 @@ class Stage(SpecModel):
     )
     cohort: Cohort | None = Field(None, description="People routed to the canary on top of the weight.")
     exit: tuple[Gate, ...] = Field((), max_length=16, description="Gates that must hold before the next stage.")
-    approval: Literal["required"] | None = Field(None, description="required: a person must approve before this stage begins.")
-    enabled: bool = Field(True, description="false: the stage is passed over.")
+    approval: Literal["required"] | None = Field(
+        None, description="required: a person must approve before this stage begins."
+    )
+    enabled: bool = Field(default=True, description="false: the stage is passed over.")
 
     @property
     def longest_hold(self) -> float:
@@ -330,7 +347,7 @@ class CanaryRolloutSpec(SpecModel):
     metrics: Metrics
     stages: tuple[Stage, ...] = Field(default_factory=default_stages, min_length=1, max_length=32)
     halt_rules: tuple[HaltRule, ...] = Field(default_factory=default_halt_rules, max_length=32)
-    paused: bool = Field(False, description="true: hold the weight where it is until this is false again.")
+    paused: bool = Field(default=False, description="true: hold the weight where it is until this is false again.")
     on_no_data: OnNoData = Field(default_factory=OnNoData)
 
     @model_validator(mode="after")
@@ -360,7 +377,7 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
     if not enabled or enabled[-1].weight != FULL:
         last = format_weight(enabled[-1].weight) if enabled else "none"
         raise ValueError(f'the last enabled stage has weight "100%", found {last}')
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         if after.weight <= before.weight:
             raise ValueError(
                 f"stage weights rise: {after.name} ({format_weight(after.weight)}) is not above "
@@ -375,7 +392,11 @@ def stages_from_weights(weights: tuple[str, ...], interval: str) -> tuple[Stage,
     parse_duration(interval)
     stages = tuple(
         Stage.model_validate(
-            {"name": f"w{format_weight(parse_weight(weight))[:-1].replace('.', '-')}", "weight": weight, "hold": interval}
+            {
+                "name": f"w{format_weight(parse_weight(weight))[:-1].replace('.', '-')}",
+                "weight": weight,
+                "hold": interval,
+            }
         )
         for weight in weights
     )

@@ -50,7 +50,9 @@ def format_weight(basis_points: int) -> str:
 def parse_duration(value: object) -> float:
     """Seconds of a duration: ``"1h30m"`` -> 5400.0."""
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN.strip("^$"), value):
-        raise UnitError(f'duration {value!r} does not parse: write numbers with units ms, s, m, h, d, as in "90s" or "1h30m"')
+        raise UnitError(
+            f'duration {value!r} does not parse: write numbers with units ms, s, m, h, d, as in "90s" or "1h30m"'
+        )
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in re.findall(r"([0-9]+)(ms|s|m|h|d)", value))
 
 

@@ -1,5 +1,7 @@
 // Command controlplane is etcd, kube-apiserver and kube-controller-manager in one file: argv[1] says which one runs.
 //
+// A fourth one, service-proxy, does kube-proxy's part with what the others bring along anyway.
+//
 // No package registry ships these programs as binaries; their Go modules export the command constructors, so one
 // build of a few lines gives all three and shares the code they have in common.
 package main
@@ -17,7 +19,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
-const usage = "usage: controlplane etcd|kube-apiserver|kube-controller-manager [flags]"
+const usage = "usage: controlplane etcd|kube-apiserver|kube-controller-manager|service-proxy [flags]"
 
 func main() {
 	if len(os.Args) < 2 {
@@ -33,6 +35,8 @@ func main() {
 		os.Exit(cli.Run(apiserver.NewAPIServerCommand()))
 	case "kube-controller-manager":
 		os.Exit(cli.Run(controllermanager.NewControllerManagerCommand()))
+	case "service-proxy":
+		serviceProxy()
 	default:
 		fmt.Fprintf(os.Stderr, "controlplane: unknown program %q; %s\n", name, usage)
 		os.Exit(2)

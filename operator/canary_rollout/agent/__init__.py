@@ -1,0 +1,1 @@
+"""The nginx sidecar: ConfigMap to weights, confirmed by read-back."""

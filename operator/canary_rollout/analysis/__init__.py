@@ -1,0 +1,1 @@
+"""Pure judgement: numbers in, verdicts with reasons out. Knows the model and nothing else."""

@@ -1,0 +1,1 @@
+"""The shell: watch, cache, queue, gather, decide, execute, persist."""

@@ -1,0 +1,1 @@
+"""The pure state machine: decide(spec, state, observation, now) -> Decision."""

@@ -1,0 +1,1 @@
+"""Data planes behind one protocol: one file (or folder) per router."""

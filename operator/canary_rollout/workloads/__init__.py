@@ -1,0 +1,1 @@
+"""What stable and canary are made of: Deployments, Services, pods, promotion."""

@@ -1,109 +1,28 @@
 """The router protocol: one verb that is safe to repeat and says whether the data plane confirmed it."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import Resource
-from canary_rollout.model.spec import Cohort
+from canary_rollout.model.route import Capabilities, Latch, Proof, Route, RouteView
+
+__all__ = [
+    "Capabilities",
+    "Latch",
+    "Proof",
+    "Rejected",
+    "Route",
+    "RouteView",
+    "Router",
+    "RouterError",
+    "Watched",
+    "Written",
+]
 
 
 class RouterError(CanaryRolloutError):
     """A route that cannot be read or written; the message names the object and what to do."""
-
-
-class Proof(StrEnum):
-    """What a router can prove about a write (design invariant 9)."""
-
-    ACKED = "acked"
-    """Every proxy confirmed by read-back."""
-    ACCEPTED = "accepted"
-    """The controller reported the generation."""
-    SETTLE = "settle"
-    """Nothing is reported; a fixed time is waited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What one router can express.
-
-    Attributes:
-        step: smallest difference between two weights, basis points (1 = 0.01 %).
-        sticky: whether tenants can be kept on a version.
-        cohorts: whether people can be routed by header or cookie.
-        proof: the strongest proof it gives.
-    """
-
-    step: int
-    sticky: bool
-    cohorts: bool
-    proof: Proof
-
-
-@dataclass(frozen=True, slots=True)
-class Latch:
-    """A verdict that keeps a revision at weight 0, as written on the route's own object.
-
-    Attributes:
-        revision: the condemned revision.
-        rule: name of the rule (or cause) that failed.
-        message: one sentence with the numbers.
-        at: POSIX seconds.
-    """
-
-    revision: str
-    rule: str
-    message: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What the data plane should do.
-
-    Attributes:
-        weight: the canary's share of everybody outside the cohort, basis points.
-        revision: the canary revision this weight is meant for.
-        stable_revision: revision named on stable's answers.
-        cohort: people sent to the canary on top of the weight; ``None``: nobody.
-        latch: a verdict to leave on the route's own object; ``None`` removes an older one.
-    """
-
-    weight: int
-    revision: str
-    stable_revision: str
-    cohort: Cohort | None = None
-    latch: Latch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RouteView:
-    """What the route says and whether the data plane has it, read from the cache.
-
-    Attributes:
-        weight: basis points written now (the object's, whoever wrote it).
-        revision: revision the weight was written for, ``""`` when it does not say.
-        cohort: cohort written now.
-        confirmed: whether the data plane is proved (see ``Proof``) to serve exactly this.
-        confirmed_at: POSIX seconds of the last missing confirmation, ``None`` while pending or unknown.
-        pending: what is still waited for, one sentence; empty when confirmed.
-        latch: verdict found on the object.
-        contested_by: field manager or name of somebody who overwrote the weight since our last write; ``""`` for nobody.
-        resource_version: of the object that carries the weight; a raise is fenced with it.
-        mode: how it is served, for people (``njs``, ``reload``, ``canary Ingress``).
-    """
-
-    weight: int
-    revision: str
-    cohort: Cohort | None
-    confirmed: bool
-    confirmed_at: float | None
-    pending: str
-    latch: Latch | None
-    contested_by: str
-    resource_version: str
-    mode: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,9 @@ class Client:
         *,
         subresource: str | None = None,
         manager: str = FIELD_MANAGER,
+        dry_run: bool = False,
     ) -> Object:
-        """JSON patch; a ``test`` that does not hold raises ConflictError."""
+        """JSON patch; a ``test`` that does not hold raises ConflictError. ``dry_run``: the answer is made, nothing is stored."""
         return await self._call(
             "patch",
             "PATCH",
@@ -262,7 +263,7 @@ class Client:
             namespace,
             name,
             subresource=subresource,
-            query={"fieldManager": manager},
+            query={"fieldManager": manager} | ({"dryRun": "All"} if dry_run else {}),
             body=operations,
             content="application/json-patch+json",
         )

@@ -153,8 +153,9 @@ class KubeApi(Protocol):
         *,
         subresource: str | None = None,
         manager: str = FIELD_MANAGER,
+        dry_run: bool = False,
     ) -> Object:
-        """JSON patch; a ``test`` that does not hold raises ConflictError."""
+        """JSON patch; a ``test`` that does not hold raises ConflictError. ``dry_run``: the answer is made, nothing is stored."""
         ...
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:

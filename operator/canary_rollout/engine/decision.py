@@ -81,7 +81,8 @@ class Decision:
             as ``now`` means: right after this decision is persisted.
         next_change: POSIX seconds when the weight changes if all goes well, for people.
         reason: the one word for where the rollout is.
-        message: the one sentence for where the rollout is, why, and what happens next; holds no number that changes by itself.
+        message: the one sentence for where the rollout is, why, and what happens next; holds no number that changes by itself;
+            ``None``: reason, message and next change stay as they were.
         stalled: whether nothing will move without a person mending something.
         evaluating: whether the rollout wants its rules evaluated at every interval.
     """
@@ -96,6 +97,6 @@ class Decision:
     wake_at: float | None
     next_change: float | None
     reason: Reason
-    message: str
+    message: str | None
     stalled: bool
     evaluating: bool

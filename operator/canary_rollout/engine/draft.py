@@ -24,6 +24,19 @@ ENDING = frozenset({Phase.PROMOTING, Phase.AWAITING_PROMOTION, Phase.RETURNING, 
 HALTED_BY_ROUTE = frozenset({Reason.ROUTE_LOWERED, Reason.SHARE_EXCEEDED})
 
 
+def stages_of(spec: CanaryRolloutSpec, state: RolloutState) -> tuple[Stage, ...]:
+    """The stages of the revision under way: those given at its start, else those of the spec that are enabled."""
+    return state.override or spec.active_stages
+
+
+def stage_of(spec: CanaryRolloutSpec, state: RolloutState) -> Stage:
+    """The stage whose hold counts now; when it was edited away, the last one not above the present weight."""
+    stages = stages_of(spec, state)
+    named = [stage for stage in stages if stage.name == state.stage]
+    below = [stage for stage in stages if stage.weight <= state.wanted]
+    return (named or below[-1:] or list(stages[:1]))[0]
+
+
 class Draft:
     """One decision in the making: the persisted state it began with, the state as it will be, and what else was decided."""
 
@@ -44,20 +57,19 @@ class Draft:
         self.reason = Reason.IDLE
         self.message = ""
         self.stalled = False
+        self.words_kept = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of this revision: those given at its start, else those of the spec that are enabled."""
-        return self.state.override or self.spec.active_stages
+        return stages_of(self.spec, self.state)
 
     @property
     def stage(self) -> Stage:
-        """The stage whose hold counts now; when it was edited away, the last one not above the present weight."""
-        named = [stage for stage in self.stages if stage.name == self.state.stage]
-        below = [stage for stage in self.stages if stage.weight <= self.state.wanted]
-        return (named or below[-1:] or list(self.stages[:1]))[0]
+        """The stage whose hold counts now."""
+        return stage_of(self.spec, self.state)
 
     @property
     def next_stage(self) -> Stage | None:
@@ -89,7 +101,6 @@ class Draft:
             and route.confirmed
             and route.weight == self.state.wanted
             and route.revision == self.state.revision
-            and not route.contested_by
         )
 
     # -- changing --------------------------------------------------------------------------------------------------
@@ -101,6 +112,11 @@ class Draft:
     def say(self, reason: Reason, message: str, *, stalled: bool = False) -> None:
         """Where the rollout is, in one word and one sentence."""
         self.reason, self.message, self.stalled = reason, message, stalled
+
+    def keep_words(self) -> None:
+        """Nothing new is known: phase, reason and sentence stay as they were."""
+        self.change(phase=self.before.phase)
+        self.words_kept = True
 
     def note(self, reason: Reason, message: str, *, warning: bool = False) -> None:
         """Something worth an Event."""
@@ -174,7 +190,9 @@ class Draft:
         self.latch = True
         self.note(reason, message, warning=True)
 
-    def end(self, result: Literal["Succeeded", "RolledBack", "Halted", "Superseded"], reason: str, message: str) -> None:
+    def end(
+        self, result: Literal["Succeeded", "RolledBack", "Halted", "Superseded"], reason: str, message: str
+    ) -> None:
         """The revision's journey is over; leave a line in the history."""
         self.ended = HistoryEntry(
             revision=self.state.revision,
@@ -189,7 +207,9 @@ class Draft:
         """The finished decision. A changed memory is looked at again as soon as it is persisted."""
         if self.state != self.before:
             self.wake(self.now)
-        evaluating = self.state.wanted > 0 and self.state.phase not in RESTING and self.state.phase is not Phase.RETURNING
+        evaluating = (
+            self.state.wanted > 0 and self.state.phase not in RESTING and self.state.phase is not Phase.RETURNING
+        )
         return Decision(
             state=self.state,
             actions=tuple(self.actions),
@@ -201,7 +221,7 @@ class Draft:
             wake_at=max(self.now, min(self.wakes)) if self.wakes else None,
             next_change=self.next_change,
             reason=self.reason,
-            message=self.message,
+            message=None if self.words_kept and not self.stalled else self.message,
             stalled=self.stalled,
             evaluating=evaluating,
         )

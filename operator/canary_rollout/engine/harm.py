@@ -58,7 +58,9 @@ def _crashed(draft: Draft) -> None:
     if not serving:
         return
     if not canary.exists:
-        draft.halt(Reason.CANARY_NOT_READY, f"Deployment {draft.spec.workload.canary.deployment} is gone while it served")
+        draft.halt(
+            Reason.CANARY_NOT_READY, f"Deployment {draft.spec.workload.canary.deployment} is gone while it served"
+        )
     elif canary.crash:
         draft.halt(Reason.CANARY_CRASHED, canary.crash)
     elif canary.available == 0:

@@ -1,0 +1,201 @@
+"""Commands of people: taken one at a time, recorded as consumed in the same state that carries their effect."""
+
+from collections.abc import Callable
+from typing import Final
+
+from canary_rollout.engine.draft import ENDING, HOLDING, RESTING, Draft
+from canary_rollout.model.commands import EXPIRES_AFTER, Command, Verb
+from canary_rollout.model.conditions import Phase, Reason
+from canary_rollout.model.spec import stages_from_weights
+from canary_rollout.model.status import Approval, CommandStatus, Pause, StageClock
+from canary_rollout.model.units import UnitError, format_weight, parse_weight
+
+
+class _RefusedError(Exception):
+    """Why a command is not carried out; its text is the answer."""
+
+
+def take_command(draft: Draft) -> None:
+    """Consume the oldest command that can be consumed now; at most one in each decision."""
+    for command in draft.seen.commands:
+        if _waits_for_its_revision(draft, command):
+            continue
+        try:
+            _check(draft, command)
+            answer, accepted = _ORDERS[command.verb](draft, command), True
+        except _RefusedError as refused:
+            answer, accepted = str(refused), False
+            draft.note(Reason.COMMAND_REFUSED, f"{command.verb}: {answer}", warning=True)
+        draft.command = CommandStatus(
+            id=command.id, command=command.verb, at=draft.now, by=command.by, accepted=accepted, message=answer
+        )
+        draft.wake(draft.now)
+        return
+
+
+def _waits_for_its_revision(draft: Draft, command: Command) -> bool:
+    """``start`` may be sent before the image changes; it waits for the revision it names."""
+    young = draft.now - command.at < EXPIRES_AFTER
+    arrived = command.revision == draft.state.revision and draft.state.phase not in RESTING
+    return command.verb is Verb.START and young and not arrived and draft.state.halt_of(command.revision) is None
+
+
+def _check(draft: Draft, command: Command) -> None:
+    age = draft.now - command.at
+    if age >= EXPIRES_AFTER:
+        raise _RefusedError(f"it was sent {age / 3600:.0f} h ago and has expired; send it again")
+    known = {draft.state.revision, draft.seen.canary.revision if command.verb is Verb.RETRY else draft.state.revision}
+    if command.revision not in known:
+        raise _RefusedError(
+            f"it was meant for revision {command.revision}, the rollout is at {draft.state.revision or 'none'}; look and send it again"
+        )
+
+
+def _need(draft: Draft, phases: frozenset[Phase], what: str) -> None:
+    if draft.state.phase not in phases:
+        raise _RefusedError(f"{what}; the rollout is {draft.state.phase}")
+
+
+def _not_condemned(draft: Draft) -> None:
+    if halt := draft.state.halt_of(draft.state.revision):
+        raise _RefusedError(f"revision {halt.revision} was stopped ({halt.message}); `retry` starts it again")
+
+
+def _start(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, frozenset({Phase.PREPARING}), "start counts only before the revision serves")
+    args = command.args
+    try:
+        if args.stages:
+            draft.change(override=stages_from_weights(args.stages, args.interval or "10m"))
+        pin = parse_weight(args.weight) if args.weight is not None else None
+    except UnitError as error:
+        raise _RefusedError(str(error)) from error
+    except ValueError as error:
+        raise _RefusedError(f"these stages cannot be used: {error}") from error
+    draft.change(pin=pin)
+    return "stages replaced for this revision" if args.stages else f"goes to {args.weight} and pauses"
+
+
+def _set_weight(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, HOLDING, "the weight can be set while a revision is held at a stage")
+    try:
+        weight = parse_weight(command.args.weight)
+    except UnitError as error:
+        raise _RefusedError(str(error)) from error
+    text = format_weight(weight)
+    if weight < draft.state.wanted:
+        draft.lower(Reason.WEIGHT_SET, weight)
+    elif weight > draft.state.wanted:
+        draft.want(weight, _stage_for(draft, weight))
+    draft.change(
+        stage=_stage_for(draft, weight),
+        pause=Pause(reason=Reason.PAUSED_BY_COMMAND, message=f"weight set to {text} by command", at=draft.now),
+    )
+    draft.note(Reason.WEIGHT_SET, f"weight {text} by command{_by(command)}; paused there until `resume`")
+    return f"weight {text}, paused there until resume"
+
+
+def _stage_for(draft: Draft, weight: int) -> str:
+    return ([stage for stage in draft.stages if stage.weight <= weight][-1:] or [draft.stages[0]])[0].name
+
+
+def _pause(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, HOLDING | {Phase.PREPARING}, "there is nothing to pause")
+    draft.pause(Reason.PAUSED_BY_COMMAND, f"paused by command{_by(command)}{_why(command)}")
+    return "paused; `resume` goes on"
+
+
+def _resume(draft: Draft, command: Command) -> str:
+    if draft.state.pause is None:
+        raise _RefusedError(
+            "it is not paused by a command or a rule" + (" (spec.paused is true)" if draft.spec.paused else "")
+        )
+    draft.change(pause=None, fresh_after=draft.now, clock=_whole_hold_again(draft))
+    draft.restart_evidence = True
+    draft.note(Reason.RESUMED, f"resumed by command{_by(command)}")
+    return "resumed; rules start afresh"
+
+
+def _whole_hold_again(draft: Draft) -> StageClock:
+    """After a pause that the rollout itself asked for, the weight is held for its whole time again."""
+    pause = draft.state.pause
+    by_person = pause is not None and pause.reason is Reason.PAUSED_BY_COMMAND
+    return draft.state.clock if by_person else StageClock()
+
+
+def _approve(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, HOLDING | {Phase.PREPARING}, "there is nothing to approve")
+    following = draft.next_stage
+    if following is None or following.approval is None:
+        raise _RefusedError("the next stage needs no approval")
+    draft.change(approval=Approval(stage=following.name, at=command.at))
+    draft.note(Reason.APPROVED, f"stage {following.name} approved{_by(command)}")
+    return f"stage {following.name} approved"
+
+
+def _promote(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, HOLDING, "there is no stage to go on from")
+    target = draft.stages[-1] if command.args.full else draft.next_stage
+    if target is None or target.weight <= draft.state.wanted:
+        raise _RefusedError(f"it is at {format_weight(draft.state.wanted)} already")
+    draft.want(target.weight, target.name)
+    draft.change(pause=None)
+    draft.note(Reason.STAGE_STARTED, f"stage {target.name} ({format_weight(target.weight)}) by command{_by(command)}")
+    return f"goes to stage {target.name} ({format_weight(target.weight)})"
+
+
+def _rollback(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    under_way = HOLDING | ENDING | {Phase.PREPARING}
+    _need(draft, under_way - {Phase.ROLLING_BACK, Phase.RETURNING}, "there is nothing to roll back")
+    draft.halt(Reason.ROLLBACK_COMMANDED, f"rolled back by command{_by(command)}{_why(command)}")
+    return "rolled back; `retry` starts the revision again"
+
+
+def _retry(draft: Draft, command: Command) -> str:
+    _need(draft, RESTING, "retry counts once the rollback is done")
+    if draft.state.halt_of(command.revision) is None:
+        raise _RefusedError(f"revision {command.revision} was not stopped")
+    draft.change(
+        halts=tuple(halt for halt in draft.state.halts if halt.revision != command.revision),
+        revision="",
+        phase=Phase.IDLE,
+    )
+    draft.restart_evidence = True
+    draft.note(Reason.RETRIED, f"revision {command.revision} starts again{_by(command)}")
+    return "starts again from the first stage"
+
+
+def _reset(draft: Draft, command: Command) -> str:
+    _not_condemned(draft)
+    _need(draft, HOLDING, "there is no evidence to forget")
+    draft.change(fresh_after=draft.now, clock=StageClock(), no_data_since=None)
+    draft.restart_evidence = True
+    draft.note(Reason.EVIDENCE_RESET, f"evidence of stage {draft.state.stage} forgotten by command{_by(command)}")
+    return "evidence forgotten; the stage is held for its whole time again"
+
+
+def _by(command: Command) -> str:
+    return f" of {command.by}" if command.by else ""
+
+
+def _why(command: Command) -> str:
+    return f": {command.args.reason}" if command.args.reason else ""
+
+
+_ORDERS: Final[dict[Verb, Callable[[Draft, Command], str]]] = {
+    Verb.START: _start,
+    Verb.SET_WEIGHT: _set_weight,
+    Verb.PAUSE: _pause,
+    Verb.RESUME: _resume,
+    Verb.APPROVE: _approve,
+    Verb.PROMOTE: _promote,
+    Verb.ROLLBACK: _rollback,
+    Verb.RETRY: _retry,
+    Verb.RESET: _reset,
+}

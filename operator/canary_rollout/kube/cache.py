@@ -11,14 +11,26 @@ from typing import Final
 
 from canary_rollout.kube.port import CONFIG_MAPS, INGRESSES, ROLLOUT_LABEL, Object, Resource
 
-Listener = Callable[[Resource, str, str], None]
-"""Called with (resource, namespace, name) after an object appeared, changed or vanished; must not block."""
-
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """Label of EndpointSlices that names their Service."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 _Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An object appeared (``before`` is ``None``), changed, or vanished (``after`` is ``None``)."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    before: Object | None
+    after: Object | None
+
+
+Listener = Callable[[Change], None]
+"""Called after the cache has taken a change in; must not block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +129,11 @@ class Cache:
         """
         kind = self._kinds.setdefault(resource, _Kind())
         key = _key_of(obj)
-        if not self._put(resource, kind, key, obj):
+        change = self._put(resource, kind, key, obj)
+        if change is None:
             return False
         if not quiet:
-            self._tell(resource, key)
+            self._tell(change)
         return True
 
     def remove(
@@ -150,7 +163,7 @@ class Cache:
             return False
         self._drop(kind, key, present)
         if not quiet:
-            self._tell(resource, key)
+            self._tell(Change(resource, *key, before=present, after=None))
         return True
 
     def replace(
@@ -162,26 +175,29 @@ class Cache:
         """
         kind = self._kinds.setdefault(resource, _Kind())
         taken_at = _number(resource_version)
-        changed: list[_Key] = []
+        changed: list[Change] = []
         listed: set[_Key] = set()
         for item in items:
             key = _key_of(item)
             listed.add(key)
-            if self._put(resource, kind, key, item):
-                changed.append(key)
-        vanished: list[_Key] = []
+            if (change := self._put(resource, kind, key, item)) is not None:
+                changed.append(change)
+        vanished: list[Change] = []
         for space in [namespace] if namespace is not None else list(kind.by_namespace):
             for name, obj in list(kind.by_namespace.get(space, {}).items()):
                 if (space, name) not in listed and not (taken_at and _version(obj) > taken_at):
                     self._drop(kind, (space, name), obj)
-                    vanished.append((space, name))
+                    vanished.append(Change(resource, space, name, before=obj, after=None))
         for key, deleted in list(kind.tombstones.items()):
             if (namespace is None or key[0] == namespace) and deleted <= taken_at:
                 del kind.tombstones[key]
         kind.primed.add(namespace)
-        for key in (*changed, *vanished):
-            self._tell(resource, key)
-        return Sweep(tuple(changed), tuple(vanished))
+        for change in (*changed, *vanished):
+            self._tell(change)
+        return Sweep(
+            changed=tuple((change.namespace, change.name) for change in changed),
+            vanished=tuple((change.namespace, change.name) for change in vanished),
+        )
 
     def forget(self, resource: Resource) -> None:
         """Drop a kind that is no longer watched; it is not primed any more. Listeners are not told."""
@@ -189,14 +205,15 @@ class Cache:
 
     # Inside
 
-    def _put(self, resource: Resource, kind: _Kind, key: _Key, obj: Object) -> bool:
+    def _put(self, resource: Resource, kind: _Kind, key: _Key, obj: Object) -> Change | None:
+        """Take an object in; what that changed, ``None`` for nothing."""
         version = _version(obj)
         if version and version <= kind.tombstones.get(key, 0):
-            return False
+            return None
         before = kind.by_namespace.get(key[0], {}).get(key[1])
         if before is not None:
             if _same_or_older(obj, before):
-                return False
+                return None
             self._unindex(kind, key, before)
         kind.tombstones.pop(key, None)
         if resource not in self._keep:
@@ -206,7 +223,7 @@ class Cache:
         for label in self._indexed:
             if label in labels:
                 kind.by_label.setdefault((key[0], label, labels[label]), set()).add(key[1])
-        return True
+        return Change(resource, *key, before=before, after=obj)
 
     def _drop(self, kind: _Kind, key: _Key, obj: Object) -> None:
         objects = kind.by_namespace[key[0]]
@@ -224,9 +241,9 @@ class Cache:
                 if not names:
                     del kind.by_label[(key[0], label, labels[label])]
 
-    def _tell(self, resource: Resource, key: _Key) -> None:
+    def _tell(self, change: Change) -> None:
         for listener in self._listeners:
-            listener(resource, key[0], key[1])
+            listener(change)
 
 
 def _key_of(obj: Object) -> _Key:

@@ -118,7 +118,9 @@ class RolloutState(StatusModel):
     no_data_since: Instant | None = None
     drain_until: Instant | None = None
     fresh_after: Instant | None = Field(None, description="Verdicts rest only on samples taken after this.")
-    pin: Weight | None = Field(None, description="Weight of `kubectl canary start --weight`, to go to first and pause at.")
+    pin: Weight | None = Field(
+        None, description="Weight of `kubectl canary start --weight`, to go to first and pause at."
+    )
     override: tuple[Stage, ...] = Field((), max_length=32, description="Stages of `kubectl canary start --stages`.")
     halts: tuple[Halt, ...] = Field((), max_length=MAX_HALTS, description="Condemned revisions, newest first.")
 

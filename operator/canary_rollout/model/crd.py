@@ -1,0 +1,130 @@
+"""The CustomResourceDefinition, generated: ``python -m canary_rollout.model.crd [--check FILE]``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from canary_rollout.model import cel
+from canary_rollout.model.cel import Rule
+from canary_rollout.model.schema import Schema, spec_schema, status_schema
+from canary_rollout.model.spec import GROUP, KIND, PLURAL, VERSION, CanaryRolloutSpec
+from canary_rollout.model.status import CanaryRolloutStatus
+
+LONGEST_NAME: Final = 50
+"""Objects named after a CanaryRollout add a suffix, and labels end at 63 characters."""
+
+_HEADER: Final = "# Generated from operator/canary_rollout/model by `make crds`; edit the models, not this file.\n"
+_COLUMNS: Final = (
+    ("Phase", "string", ".status.phase", 0, "Where the rollout is."),
+    ("Stage", "string", ".status.stage", 0, "Stage and its place."),
+    ("Weight", "string", ".status.weight", 0, "The canary's share of the traffic."),
+    ("Message", "string", ".status.message", 0, "Where the rollout is, why, and what happens next."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
+    ("Revision", "string", ".status.revision", 1, "Revision being rolled out, or the last one that was."),
+    ("Router", "string", ".status.router", 1, "Router and how it serves."),
+    ("Next change", "string", ".status.nextChange", 1, "When something changes next if nothing goes wrong."),
+)
+_NAME_RULE: Final = Rule(
+    f"size(self.metadata.name) <= {LONGEST_NAME}",
+    f"the name has at most {LONGEST_NAME} characters, because other objects are named after it: choose a shorter one",
+)
+
+
+def schema() -> Schema:
+    """``openAPIV3Schema`` of the whole object."""
+    status = status_schema(CanaryRolloutStatus)
+    conditions = status["properties"]["conditions"]
+    # kstatus and `kubectl wait` read them by type; server-side apply then merges them by type as well.
+    conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+    conditions["items"]["required"] = ["type", "status"]
+    return {
+        "description": "CanaryRollout moves traffic from a stable version to a canary step by step, asks Prometheus all "
+        "the time whether the canary is worse, and takes the traffic off it by itself when it is.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": {
+                **spec_schema(CanaryRolloutSpec),
+                "description": "What you want: two versions, one router, stages, and what stops the rollout.",
+            },
+            "status": {**status, "description": "What the operator says and remembers."},
+        },
+        cel.KEY: [_NAME_RULE.to_dict()],
+    }
+
+
+def definition() -> dict[str, Any]:
+    """The CustomResourceDefinition object."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["crl"],
+                "categories": ["all", "canary"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
+                    "schema": {"openAPIV3Schema": schema()},
+                }
+            ],
+        },
+    }
+
+
+def _column(name: str, kind: str, path: str, priority: int, description: str) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
+    if priority:
+        column["priority"] = priority
+    if description:
+        column["description"] = description
+    return column
+
+
+class _Plain(yaml.SafeDumper):
+    """No anchors: people and tools read the file as it stands."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the signature is PyYAML's
+        return True
+
+
+def render() -> str:
+    """The definition as YAML, the same text every time."""
+    return _HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the definition, or compare it with a file; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m canary_rollout.model.crd", description="Generate the CRD.")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE is not what would be generated")
+    options = parser.parse_args(arguments)
+    text = render()
+    if options.check is None:
+        sys.stdout.write(text)
+        return 0
+    if options.check.is_file() and options.check.read_text(encoding="utf-8") == text:
+        return 0
+    sys.stderr.write(f"{options.check} is not what the models say: run `make crds` and commit the result\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

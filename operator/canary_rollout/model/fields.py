@@ -1,0 +1,163 @@
+"""Strings a user may write, each with the one pattern that admits it and the sentence that says what is wrong otherwise.
+
+The same pattern and the same sentence serve pydantic and the CRD (pattern and CEL), so that nothing reaches a config
+file, a query or a URL by way of the one that forgot to look.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from canary_rollout.model.cel import KEY, Rule, literal, quoted
+
+_SHOWN: Final = 60
+
+
+class SpecModel(BaseModel):
+    """Base of every part of the spec: camelCase outside, unknown fields refused, immutable."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def shown(value: object) -> str:
+    """``value`` for a message: quoted, control characters escaped, cut after 60 characters."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A pydantic annotation: a string that matches ``pattern`` as a whole.
+
+    Attributes:
+        pattern: anchored with ^ and $, in the dialect that Python and RE2 share.
+        longest: characters.
+        wanted: completes "<value> is not …": what it should be, and how to mend it.
+        refused: further (pattern, sentence) pairs for mistakes people really make; the pattern must not be found.
+        shortest: characters.
+    """
+
+    pattern: str
+    longest: int
+    wanted: str
+    refused: tuple[tuple[str, str], ...] = ()
+    shortest: int = 1
+
+    def check(self, value: str) -> str:
+        """``value`` itself; raises PydanticCustomError with the sentence."""
+        for pattern, sentence in self.refused:
+            if re.search(pattern, value):
+                raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
+        # fullmatch on the bare pattern: "$" would admit a trailing newline.
+        fits = self.shortest <= len(value) <= self.longest
+        if not fits or not re.fullmatch(self.pattern.removeprefix("^").removesuffix("$"), value):
+            raise PydanticCustomError("text", "{shown} is not {wanted}", {"shown": shown(value), "wanted": self.wanted})
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check after pydantic's own string check."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The same for the CRD."""
+        rules = [Rule(f"!self.matches({literal(pattern)})", sentence) for pattern, sentence in self.refused]
+        rules.append(
+            Rule(
+                f"self.matches({literal(self.pattern)})",
+                f"this is not {self.wanted}",
+                f"{quoted('self')} + {literal(' is not ' + self.wanted)}",
+            )
+        )
+        return {
+            "type": "string",
+            "pattern": self.pattern,
+            "minLength": self.shortest,
+            "maxLength": self.longest,
+            KEY: [rule.to_dict() for rule in rules],
+        }
+
+
+DnsLabel = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        63,
+        'a name: use lower-case letters, digits and "-", at most 63 characters, as in checkout-canary',
+    ),
+]
+DnsName = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        253,
+        'the name of an object: use lower-case letters, digits, "-" and ".", as in checkout-canary',
+    ),
+]
+HeaderName = Annotated[
+    str,
+    Text(
+        r"^[A-Za-z][A-Za-z0-9-]{0,62}$",
+        63,
+        'a header or cookie name: use a letter, then letters, digits and "-", as in X-Tenant-ID',
+    ),
+]
+OptionalHeaderName = Annotated[
+    str,
+    Text(
+        r"^([A-Za-z][A-Za-z0-9-]{0,62})?$",
+        63,
+        'a header name: use a letter, then letters, digits and "-", as in X-Canary-Version, or "" for no header',
+        shortest=0,
+    ),
+]
+SafeValue = Annotated[
+    str,
+    Text(
+        r"^[A-Za-z0-9._-]{1,64}$",
+        64,
+        'a plain value: use 1 to 64 letters, digits, ".", "_" and "-"',
+    ),
+]
+LabelName = Annotated[
+    str,
+    Text(
+        r"^[a-zA-Z_][a-zA-Z0-9_]*$",
+        63,
+        'the name of a Prometheus label: use letters, digits and "_", as in version',
+    ),
+]
+PromQL = Annotated[str, Field(min_length=1, max_length=4096)]
+Url = Annotated[
+    str,
+    Text(
+        r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$",
+        512,
+        "an http or https address of a host, a port and a path, as in http://prometheus.monitoring:9090",
+        refused=(
+            (
+                "@",
+                "this address carries credentials (an @ in it): addresses in a CanaryRollout are readable by everybody",
+            ),
+        ),
+    ),
+]
+PathPointer = Annotated[
+    str,
+    Text(
+        r"^/(metadata/(labels|annotations)|spec)(/([A-Za-z0-9._-]|~0|~1)+)+$",
+        256,
+        "a path inside the pod template: begin with /spec/, /metadata/labels/ or /metadata/annotations/, "
+        "name list elements by index or name, and write ~1 for / and ~0 for ~, as in /spec/containers/0/env/VERSION",
+        refused=(
+            (
+                "^/spec/template/",
+                "paths begin inside the pod template: leave /spec/template away, as in /spec/containers",
+            ),
+        ),
+    ),
+]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from canary_rollout.kube.port import CONFIG_MAPS, INGRESSES, ROLLOUT_LABEL, Object, Resource
+from canary_rollout.kube.port import CONFIG_MAPS, FIELD_MANAGER, INGRESSES, ROLLOUT_LABEL, Object, Resource
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """Label of EndpointSlices that names their Service."""
@@ -276,7 +276,9 @@ def _carries(obj: Object, labels: Mapping[str, str]) -> bool:
 def _trim(obj: Object) -> None:
     """Drop what nobody here reads; on a Deployment that is more than half of the object."""
     metadata = obj["metadata"]
-    metadata.pop("managedFields", None)
+    ours = [entry for entry in metadata.pop("managedFields", ()) if entry.get("manager", "").startswith(FIELD_MANAGER)]
+    if ours:
+        metadata["managedFields"] = ours  # whether spec.paused is ours is read from here
     annotations = metadata.get("annotations")
     if annotations:
         annotations.pop(_LAST_APPLIED, None)

@@ -39,6 +39,7 @@ class VerdictStatus(StatusModel):
     verdict: Literal["pass", "fail", "none"]
     reason: str = Field("", description="Why there is no verdict: NoData, NotEnough or NotApplicable.")
     message: str = ""
+    breached_since: Instant | None = Field(None, description="First sample of the present unbroken breach.")
 
 
 class Halt(StatusModel):

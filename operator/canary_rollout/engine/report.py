@@ -1,0 +1,155 @@
+"""From a decision to the status people read; and whether a new status says anything that the old one did not."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from canary_rollout.analysis.verdict import Assessment, Verdict
+from canary_rollout.engine.decision import Decision
+from canary_rollout.engine.draft import RESTING, stages_of
+from canary_rollout.model.conditions import Condition, Phase, Reason
+from canary_rollout.model.route import RouteView
+from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.status import (
+    MAX_HISTORY,
+    CanaryRolloutStatus,
+    ConditionStatus,
+    HistoryEntry,
+    VerdictStatus,
+)
+from canary_rollout.model.units import format_weight
+
+CHECKPOINT: Final = 300.0
+"""Seconds between two writes of numbers and evidence while nothing else changes."""
+_FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.HALTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a status says beside the decision.
+
+    Attributes:
+        spec: the spec that was decided on.
+        generation: its generation.
+        route: the route as it was seen.
+        assessment: verdicts of this evaluation; ``None``: the old ones stand.
+        evidence: the rules' memory as it is to be persisted.
+        now: POSIX seconds.
+    """
+
+    spec: CanaryRolloutSpec
+    generation: int
+    route: RouteView | None
+    assessment: Assessment | None
+    evidence: dict[str, Any]
+    now: float
+
+
+def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> CanaryRolloutStatus:
+    """The status after ``decision``."""
+    state, assessment = decision.state, facts.assessment
+    kept = decision.message is None
+    message = old.message if decision.message is None else decision.message
+    reason = _reason_of(old) if kept else decision.reason
+    consumed = old.consumed
+    if decision.command is not None:
+        consumed = {**consumed, decision.command.command: decision.command.id}
+    return CanaryRolloutStatus(
+        observed_generation=facts.generation,
+        phase=state.phase,
+        message=message,
+        stage=_stage(facts.spec, decision),
+        weight=format_weight(state.wanted),
+        revision=state.revision,
+        router=_router(facts.spec, facts.route),
+        next_change=old.next_change if kept else decision.next_change,
+        conditions=_conditions(old, decision, facts, reason, message),
+        verdicts=_verdicts(old, decision, assessment),
+        halt=state.halt_of(state.revision),
+        history=_history(old.history, decision.ended),
+        last_command=decision.command or old.last_command,
+        consumed=consumed,
+        evaluated_through=assessment.at if assessment is not None else old.evaluated_through,
+        evidence=facts.evidence,
+        rollout=state,
+    )
+
+
+def worth_writing(old: CanaryRolloutStatus, new: CanaryRolloutStatus, now: float) -> bool:
+    """Whether ``new`` says something new: anything but fresher numbers, or numbers older than a checkpoint."""
+    if _essence(old) != _essence(new):
+        return True
+    since = old.evaluated_through
+    fresher = new.evaluated_through is not None and new.evaluated_through != since
+    return fresher and (since is None or now - since >= CHECKPOINT)
+
+
+def _essence(status: CanaryRolloutStatus) -> CanaryRolloutStatus:
+    """The status without what changes at every evaluation."""
+    bare = tuple(verdict.model_copy(update={"message": ""}) for verdict in status.verdicts)
+    return status.model_copy(update={"verdicts": bare, "evidence": {}, "evaluated_through": None})
+
+
+def _stage(spec: CanaryRolloutSpec, decision: Decision) -> str:
+    state, stages = decision.state, stages_of(spec, decision.state)
+    places = [place for place, stage in enumerate(stages, 1) if stage.name == state.stage]
+    return f"{state.stage} ({places[0]}/{len(stages)})" if places else state.stage
+
+
+def _router(spec: CanaryRolloutSpec, route: RouteView | None) -> str:
+    return f"{spec.traffic.router} ({route.mode})" if route is not None and route.mode else spec.traffic.router
+
+
+def _verdicts(old: CanaryRolloutStatus, decision: Decision, assessment: Assessment | None) -> tuple[VerdictStatus, ...]:
+    if assessment is not None:
+        return tuple(_verdict(verdict) for verdict in (*assessment.rules, *assessment.exits))
+    over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
+    return () if over or decision.restart_evidence else old.verdicts
+
+
+def _verdict(verdict: Verdict) -> VerdictStatus:
+    return VerdictStatus(
+        rule=verdict.rule,
+        verdict=verdict.outcome.value,
+        reason=verdict.lack or "",
+        message=verdict.message,
+        breached_since=verdict.breached_since,
+    )
+
+
+def _history(old: tuple[HistoryEntry, ...], ended: HistoryEntry | None) -> tuple[HistoryEntry, ...]:
+    return (ended, *old)[:MAX_HISTORY] if ended is not None else old
+
+
+def _reason_of(old: CanaryRolloutStatus) -> Reason:
+    ready = next((item for item in old.conditions if item.type == Condition.READY), None)
+    return Reason(ready.reason) if ready is not None else Reason.IDLE
+
+
+def _conditions(
+    old: CanaryRolloutStatus, decision: Decision, facts: Facts, reason: Reason, message: str
+) -> tuple[ConditionStatus, ...]:
+    """Ready always; Reconciling, Stalled and RouteContested only while they are true (kstatus, GEP-1364)."""
+    phase, route = decision.state.phase, facts.route
+    failed = phase in _FAILED or decision.stalled
+    ready = phase in RESTING and not failed
+    found = [(Condition.READY, ready, reason, message)]
+    if failed:
+        found.append((Condition.STALLED, True, reason, message))
+    elif phase not in RESTING:
+        found.append((Condition.RECONCILING, True, reason, message))
+    if route is not None and route.contested_by and route.weight != decision.state.wanted:
+        wanted = format_weight(decision.state.wanted)
+        words = f"{route.contested_by} wrote {format_weight(route.weight)} over the wanted {wanted}"
+        found.append((Condition.ROUTE_CONTESTED, True, Reason.ROUTE_CONTESTED, words))
+    since = {(item.type, item.status): item.last_transition_time for item in old.conditions}
+    return tuple(
+        ConditionStatus(
+            type=kind,
+            status="True" if true else "False",
+            reason=why,
+            message=words,
+            last_transition_time=since.get((kind, "True" if true else "False"), facts.now),
+            observed_generation=facts.generation,
+        )
+        for kind, true, why, words in found
+    )

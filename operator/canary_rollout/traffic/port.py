@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from canary_rollout.errors import CanaryRolloutError
-from canary_rollout.kube.port import Resource
+from canary_rollout.kube.port import Clock, KubeApi, Reader, Resource
 from canary_rollout.model.route import Capabilities, Latch, Proof, Route, RouteView
+from canary_rollout.model.spec import CanaryRolloutSpec
 
 __all__ = [
     "Capabilities",
@@ -15,6 +16,7 @@ __all__ = [
     "Route",
     "RouteView",
     "Router",
+    "RouterContext",
     "RouterError",
     "Watched",
     "Written",
@@ -55,6 +57,30 @@ class Watched:
     namespace: str
     name: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterContext:
+    """What a router is built from, once per reconcile.
+
+    Attributes:
+        namespace: of the CanaryRollout; a router touches and reads nothing elsewhere.
+        name: of the CanaryRollout.
+        uid: of the CanaryRollout.
+        spec: what the user wrote.
+        api: for writes.
+        reader: the cache, for everything that is read. It must already show our own last write (the controller puts
+            the answer of each write into it), or a repeated lowering could be taken for done.
+        clock: wall time.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    spec: CanaryRolloutSpec
+    api: KubeApi
+    reader: Reader
+    clock: Clock
 
 
 class Router(Protocol):

@@ -20,7 +20,8 @@ class Lack(StrEnum):
     NO_DATA = "NoData"
     """Was there, is gone; Prometheus down; the query does not parse. Hold, say so, resume by itself."""
     NOT_ENOUGH = "NotEnough"
-    """Too few requests yet, or a window that still reaches back before the rule began afresh. Extend the hold."""
+    """Too few requests yet, a window that still reaches back before the rule began afresh, or a breach that has not
+    lasted for ``for`` yet (then ``breached_since`` is set). Extend the hold."""
     NOT_APPLICABLE = "NotApplicable"
     """The series never existed for this app, stable breaches too, or the rule is off: neither holds nor pauses anything."""
 

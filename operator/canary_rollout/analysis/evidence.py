@@ -1,0 +1,167 @@
+"""What the rules remember between two evaluations: bounded, persisted, the same after a restart.
+
+Instants and durations are kept to the millisecond, which is what status can hold, so that evidence that was
+written and read back leads to the same verdicts as evidence that never left memory.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from zlib import crc32
+
+from canary_rollout.analysis.errors import EvidenceError
+from canary_rollout.analysis.readings import MeasureKey
+from canary_rollout.model.units import UnitError, format_duration, format_instant, parse_duration, parse_instant
+
+LONGEST_GAP: Final = 3.0
+"""In intervals. Two samples further apart than this say nothing about the time between them."""
+
+LARGEST_SEEN: Final = 256
+"""Measures remembered as seen, per version. Above it, those that the spec no longer names are forgotten."""
+
+LARGEST_RULES: Final = 64
+"""Rules accepted from status; the resource allows 32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One rule's breach that has not been broken by a clean sample.
+
+    Attributes:
+        of: fingerprint of what the rule asks; a rule that was edited starts afresh.
+        since: POSIX seconds of the first breaching sample.
+        seconds: time covered by breaching samples so far. Time without samples is not in it.
+        judged_at: POSIX seconds of the latest breaching sample.
+    """
+
+    of: str
+    since: float
+    seconds: float
+    judged_at: float
+
+    def extended(self, at: float, longest_gap: float) -> "Breach":
+        """Return this breach after one more breaching sample.
+
+        The time since the latest breaching sample counts if it is at most ``longest_gap`` seconds; otherwise nobody
+        looked in between, and only what was looked at counts. The same sample given twice counts once.
+        """
+        step = at - self.judged_at
+        if step < -longest_gap:  # the clock was set back; measure from here
+            return replace(self, since=min(self.since, at), judged_at=at)
+        counted = step if 0 < step <= longest_gap else 0.0
+        return replace(self, seconds=round(self.seconds + counted, 3), judged_at=max(at, self.judged_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Persisted state of a rollout's rules, for one revision.
+
+    Attributes:
+        breaches: by rule name, the rules that are breached.
+        seen_canary: identities (:func:`identity`) of the measures the canary has had a value of.
+        seen_stable: the same for stable.
+        fresh_after: POSIX seconds; windows that reach back before it are not judged. ``None``: all are.
+        evaluated_through: evaluation time of the latest samples in here.
+    """
+
+    breaches: Mapping[str, Breach] = field(default_factory=dict)
+    seen_canary: frozenset[str] = frozenset()
+    seen_stable: frozenset[str] = frozenset()
+    fresh_after: float | None = None
+    evaluated_through: float | None = None
+
+    def restarted(self, at: float) -> "Evidence":
+        """Return evidence that starts afresh: no breach, and no verdict from a window that reaches back before ``at``.
+
+        For retry, reset and resume, and for a new revision where the series do not tell revisions apart (the agent's).
+        What the app has had stays known, so that data that was lost does not look like data that never was.
+        """
+        return replace(self, breaches={}, fresh_after=round(at, 3))
+
+    def saw(self, canary: Iterable[str], stable: Iterable[str], named: frozenset[str]) -> "Evidence":
+        """Return this evidence with measures that had a value; ``named`` are those the spec still asks for."""
+        new_canary, new_stable = self.seen_canary.union(canary), self.seen_stable.union(stable)
+        if len(new_canary) == len(self.seen_canary) and len(new_stable) == len(self.seen_stable):
+            return self
+        return replace(self, seen_canary=_bounded(new_canary, named), seen_stable=_bounded(new_stable, named))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form for status: strings and lists only, empty parts left out."""
+        raw: dict[str, Any] = {}
+        if self.breaches:
+            raw["breaches"] = {
+                name: {
+                    "of": breach.of,
+                    "since": format_instant(breach.since),
+                    "for": format_duration(breach.seconds),
+                    "judgedAt": format_instant(breach.judged_at),
+                }
+                for name, breach in sorted(self.breaches.items())
+            }
+        if self.seen_canary:
+            raw["seenCanary"] = sorted(self.seen_canary)
+        if self.seen_stable:
+            raw["seenStable"] = sorted(self.seen_stable)
+        if self.fresh_after is not None:
+            raw["freshAfter"] = format_instant(self.fresh_after)
+        if self.evaluated_through is not None:
+            raw["evaluatedThrough"] = format_instant(self.evaluated_through)
+        return raw
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "Evidence":
+        """Return the evidence that :meth:`to_dict` wrote; ``{}`` gives empty evidence.
+
+        Raises:
+            EvidenceError: somebody else wrote it; the caller should say so and start with ``restarted``.
+        """
+        try:
+            breaches = {str(name): _breach(part) for name, part in _bounded_items(raw.get("breaches", {}))}
+            return cls(
+                breaches=breaches,
+                seen_canary=_strings(raw.get("seenCanary", [])),
+                seen_stable=_strings(raw.get("seenStable", [])),
+                fresh_after=_instant(raw.get("freshAfter")),
+                evaluated_through=_instant(raw.get("evaluatedThrough")),
+            )
+        except (UnitError, KeyError, TypeError, AttributeError) as error:
+            raise EvidenceError(
+                f"evidence in status does not read: {error}; use retry or reset to begin anew"
+            ) from error
+
+
+def identity(key: MeasureKey) -> str:
+    """Return a short name for what a measure asks for, whatever its window."""
+    return f"query:{crc32(key.what.encode()):08x}" if key.own else key.what
+
+
+def _bounded(seen: frozenset[str], named: frozenset[str]) -> frozenset[str]:
+    if len(seen) <= LARGEST_SEEN:
+        return seen
+    return frozenset(sorted(seen & named)[:LARGEST_SEEN])
+
+
+def _bounded_items(raw: Any) -> Iterable[tuple[str, Any]]:
+    if len(raw) > LARGEST_RULES:
+        raise TypeError(f"breaches has {len(raw)} entries, at most {LARGEST_RULES} were ever written")
+    items: Iterable[tuple[str, Any]] = raw.items()
+    return items
+
+
+def _breach(raw: Mapping[str, Any]) -> Breach:
+    return Breach(
+        of=str(raw["of"]),
+        since=parse_instant(raw["since"]),
+        seconds=parse_duration(raw["for"]),
+        judged_at=parse_instant(raw["judgedAt"]),
+    )
+
+
+def _instant(raw: object) -> float | None:
+    return None if raw is None else parse_instant(raw)
+
+
+def _strings(raw: Any) -> frozenset[str]:
+    if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+        raise TypeError(f"a list of strings was expected, found {raw!r:.80}")
+    return frozenset(sorted(raw)[:LARGEST_SEEN])

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC240  # these calls are a few stats and renames of local directories
 """The user's cache directory: built programs and installed tools, each under a key that names its inputs."""
 
 import asyncio

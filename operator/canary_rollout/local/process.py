@@ -59,26 +59,26 @@ class ChildProcess:
         """Return the exit code once the process has ended."""
         return await asyncio.shield(self._done)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal to the leader only, as a container runtime does."""
         if not self._done.done():
             self._popen.send_signal(number)
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def send_group(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
         if not self._done.done():
             signal_group(self._popen.pid, number)
 
     async def stop(self, grace_seconds: float = 5.0) -> int:
         """SIGTERM, then SIGKILL to the group after ``grace_seconds``; returns the exit code."""
-        self.signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         # A stopped process does not see the SIGTERM before it is continued.
-        self.signal_group(signal.SIGCONT)
+        self.send_group(signal.SIGCONT)
         try:
             async with asyncio.timeout(grace_seconds):
                 return await self.wait()
         except TimeoutError:
-            self.signal_group(signal.SIGKILL)
+            self.send_group(signal.SIGKILL)
             return await self.wait()
 
     def failure(self, what: str) -> ProcessFailedError:

@@ -19,7 +19,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
-const usage = "usage: controlplane etcd|kube-apiserver|kube-controller-manager|service-proxy [flags]"
+const usage = "usage: controlplane etcd|kube-apiserver|kube-controller-manager|service-proxy [flags], or make-key FILE"
 
 func main() {
 	if len(os.Args) < 2 {
@@ -37,6 +37,12 @@ func main() {
 		os.Exit(cli.Run(controllermanager.NewControllerManagerCommand()))
 	case "service-proxy":
 		serviceProxy()
+	case "make-key":
+		if len(os.Args) != 2 {
+			fmt.Fprintln(os.Stderr, usage)
+			os.Exit(2)
+		}
+		writeKey(os.Args[1])
 	default:
 		fmt.Fprintf(os.Stderr, "controlplane: unknown program %q; %s\n", name, usage)
 		os.Exit(2)

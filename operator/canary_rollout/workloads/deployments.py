@@ -52,8 +52,8 @@ class Workloads:
         Raises:
             WorkloadError: no template of that revision is left.
         """
-        canary = await self.api.get(DEPLOYMENTS, self.namespace, self._canary)
-        return await self._write_stable(await self._template_of(canary, revision), revision)
+        stable, canary = await self._both()
+        return await self._write_stable(stable, canary, canary, revision)
 
     async def restore_stable(self, revision: str) -> Object:
         """Bring stable's pod template back to ``revision`` from its own history.
@@ -61,22 +61,25 @@ class Workloads:
         Raises:
             WorkloadError: no template of that revision is left (revisionHistoryLimit).
         """
-        stable = await self.api.get(DEPLOYMENTS, self.namespace, self._stable)
-        return await self._write_stable(await self._template_of(stable, revision), revision)
+        stable, canary = await self._both()
+        return await self._write_stable(stable, canary, stable, revision)
 
-    async def _template_of(self, deployment: Object, revision: str) -> Object:
+    async def _both(self) -> tuple[Object, Object]:
+        stable = await self.api.get(DEPLOYMENTS, self.namespace, self._stable)
+        return stable, await self.api.get(DEPLOYMENTS, self.namespace, self._canary)
+
+    async def _template_of(self, deployment: Object, labels: frozenset[str], revision: str) -> Object:
         """The pod template with ``revision``: the Deployment's own, else one of its ReplicaSets'."""
         paths = self.spec.workload.identity_paths
-        if deployment_revision(deployment, paths) == revision:
+        if deployment_revision(deployment, labels, paths) == revision:
             template: Object = deployment["spec"]["template"]
             return template
-        labels = deployment["spec"]["selector"].get("matchLabels") or {}
-        found, _ = await self.api.list_all(
-            REPLICA_SETS, self.namespace, labels=",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        )
+        own = deployment["spec"]["selector"].get("matchLabels") or {}
+        query = ",".join(f"{key}={value}" for key, value in sorted(own.items()))
+        found, _ = await self.api.list_all(REPLICA_SETS, self.namespace, labels=query)
         for replica_set in found:
             template = _without_hash(replica_set["spec"]["template"])
-            if revision_of(template, frozenset(labels), paths) == revision:
+            if revision_of(template, labels, paths) == revision:
                 return template
         name = deployment["metadata"]["name"]
         raise WorkloadError(
@@ -84,18 +87,17 @@ class Workloads:
             f"{deployment['spec'].get('revisionHistoryLimit', 10)} old ones); bring {self._stable} up to date by hand"
         )
 
-    async def _write_stable(self, template: Object, revision: str) -> Object:
+    async def _write_stable(self, stable: Object, canary: Object, source: Object, revision: str) -> Object:
         """Replace stable's template in one JSON patch that holds only for the object it was made from.
 
-        Server-side apply cannot do this: a template that lacks what another manager set would leave that in place, and
-        the copy would not have the canary's revision.
+        Server-side apply cannot do this: what another manager set and the canary lacks would stay, and the copy would
+        not have the canary's revision.
         """
-        stable = await self.api.get(DEPLOYMENTS, self.namespace, self._stable)
-        if deployment_revision(stable, self.spec.workload.identity_paths) == revision:
+        labels, paths = selector_labels(stable, canary), self.spec.workload.identity_paths
+        if deployment_revision(stable, labels, paths) == revision:
             return stable
-        wanted = copy_template(
-            template, stable["spec"]["template"], selector_labels(stable), self.spec.workload.identity_paths
-        )
+        template = await self._template_of(source, labels, revision)
+        wanted = copy_template(template, stable["spec"]["template"], labels, paths)
         operations = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": stable["metadata"]["resourceVersion"]},
             {"op": "replace", "path": "/spec/template", "value": wanted},

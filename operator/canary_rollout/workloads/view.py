@@ -23,14 +23,17 @@ _STUCK: Final = frozenset(
 )
 
 
-def selector_labels(deployment: Object) -> frozenset[str]:
-    """Names of the labels a Deployment selects its pods by."""
-    return frozenset(deployment.get("spec", {}).get("selector", {}).get("matchLabels") or {})
+def selector_labels(*deployments: Object | None) -> frozenset[str]:
+    """Names of the labels by which any of these Deployments selects its pods; they tell versions apart for good."""
+    found = (
+        (deployment or {}).get("spec", {}).get("selector", {}).get("matchLabels") or {} for deployment in deployments
+    )
+    return frozenset(name for labels in found for name in labels)
 
 
-def deployment_revision(deployment: Object, identity_paths: Iterable[str]) -> str:
-    """Hash of what a Deployment's pod template is about (see ``model.revision``)."""
-    return revision_of(deployment["spec"]["template"], selector_labels(deployment), tuple(identity_paths))
+def deployment_revision(deployment: Object, labels: frozenset[str], identity_paths: tuple[str, ...]) -> str:
+    """Hash of what a Deployment's pod template is about; ``labels`` as :func:`selector_labels` of *both* versions."""
+    return revision_of(deployment["spec"]["template"], labels, identity_paths)
 
 
 def version_view(

@@ -1,0 +1,144 @@
+"""Builds the engine's Observation from the cache. Reads the API only when something moved, or to confirm an absence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from canary_rollout.controller.memory import Contest, Memory, Pods
+from canary_rollout.controller.queue import Key
+from canary_rollout.engine.observation import Observation
+from canary_rollout.kube.cache import Cache
+from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, PODS, Clock, KubeApi, NotFoundError, Object
+from canary_rollout.model.commands import Command, read_commands
+from canary_rollout.model.route import RouteView
+from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.status import CanaryRolloutStatus
+from canary_rollout.traffic.port import Router
+from canary_rollout.workloads.view import deployment_revision, selector_labels, version_view
+
+_REASSERT_FIRST = 1.0
+_REASSERT_LONGEST = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gatherer:
+    """Gathers for any rollout.
+
+    Attributes:
+        api: for confirming absences and listing pods.
+        cache: everything else.
+        clock: wall time.
+        no_raise: why no raise may be sent now, empty if it may.
+        term: number of the present Lease term.
+        owner: the CanaryRollout that a Deployment belongs to (the oldest that names it).
+    """
+
+    api: KubeApi
+    cache: Cache
+    clock: Clock
+    no_raise: Callable[[], str]
+    term: Callable[[], int]
+    owner: Callable[[str, str], Key | None]
+
+    async def observe(self, key: Key, memory: Memory, spec: CanaryRolloutSpec, router: Router) -> Observation:
+        """The world as far as this rollout goes. Raises ApiError when the API is needed and does not answer."""
+        namespace = key[0]
+        stable_name, canary_name = spec.workload.stable.deployment, spec.workload.canary.deployment
+        stable = await self._deployment(namespace, stable_name)
+        canary = await self._deployment(namespace, canary_name)
+        labels = selector_labels(stable, canary)
+        serving_since = memory.state.serving_since
+        route = router.observe()
+        _note_contest(memory.contest, route, memory, self.clock.now())
+        canary_pods = await self._pods(namespace, canary, memory)
+        return Observation(
+            stable=version_view(stable, _revision(memory, spec, stable, labels), (), None),
+            canary=version_view(canary, _revision(memory, spec, canary, labels), canary_pods, serving_since),
+            route=route,
+            problems=tuple(self._problems(key, spec, stable, canary, router)),
+            assessment=memory.assessment,
+            commands=self._commands(key, memory.status),
+            at_start=memory.term != self.term(),
+            no_raise=self.no_raise(),
+            reassert_at=memory.contest.reassert_at,
+            failing_before=frozenset(verdict.rule for verdict in memory.status.verdicts if verdict.verdict == "fail"),
+        )
+
+    async def _deployment(self, namespace: str, name: str) -> Object | None:
+        found = self.cache.get(DEPLOYMENTS, namespace, name)
+        if found is not None:
+            return found
+        try:  # nothing is concluded from an absence that only the cache claims
+            return await self.api.get(DEPLOYMENTS, namespace, name)
+        except NotFoundError:
+            return None
+
+    async def _pods(self, namespace: str, deployment: Object | None, memory: Memory) -> tuple[Object, ...]:
+        """Pods of a Deployment, listed again whenever it moved."""
+        if deployment is None:
+            return ()
+        name, version = deployment["metadata"]["name"], deployment["metadata"].get("resourceVersion", "")
+        known = memory.pods.get(name)
+        if known is None or known.version != version:
+            selector = deployment["spec"]["selector"].get("matchLabels") or {}
+            query = ",".join(f"{label}={value}" for label, value in sorted(selector.items()))
+            items, _ = await self.api.list_all(PODS, namespace, labels=query)
+            known = memory.pods[name] = Pods(version, tuple(items))
+        return known.items
+
+    async def pods_of_both(
+        self, namespace: str, spec: CanaryRolloutSpec, memory: Memory
+    ) -> tuple[tuple[Object, ...], ...]:
+        """Pods of stable and canary, for asking Prometheus."""
+        names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
+        return tuple([await self._pods(namespace, await self._deployment(namespace, name), memory) for name in names])
+
+    def _problems(
+        self, key: Key, spec: CanaryRolloutSpec, stable: Object | None, canary: Object | None, router: Router
+    ) -> list[str]:
+        found = [
+            f"Deployment {name} does not exist in namespace {key[0]}; create it, or mend spec.workload.{role}.deployment"
+            for role, name, deployment in (
+                ("stable", spec.workload.stable.deployment, stable),
+                ("canary", spec.workload.canary.deployment, canary),
+            )
+            if deployment is None
+        ]
+        for name in (spec.workload.stable.deployment, spec.workload.canary.deployment):
+            owner = self.owner(key[0], name)
+            if owner is not None and owner != key:
+                found.append(
+                    f"Deployment {name} already belongs to CanaryRollout {owner[1]}, which is older; "
+                    "two cannot move the same one: delete one of them"
+                )
+        return found + router.problems()
+
+    def _commands(self, key: Key, status: CanaryRolloutStatus) -> tuple[Command, ...]:
+        rollout = self.cache.get(CANARY_ROLLOUTS, *key)
+        annotations = (rollout or {}).get("metadata", {}).get("annotations") or {}
+        commands, _ = read_commands(annotations)
+        return tuple(command for command in commands if status.consumed.get(command.verb) != command.id)
+
+
+def _revision(memory: Memory, spec: CanaryRolloutSpec, deployment: Object | None, labels: frozenset[str]) -> str:
+    """The Deployment's revision; hashing is remembered, since status changes do not change it."""
+    if deployment is None:
+        return ""
+    metadata, paths = deployment["metadata"], spec.workload.identity_paths
+    of = (metadata.get("uid"), metadata.get("generation"), labels, paths)
+    known = memory.revisions.get(metadata["name"])
+    if known is None or known[0] != of:
+        known = memory.revisions[metadata["name"]] = (of, deployment_revision(deployment, labels, paths))
+    return known[1]
+
+
+def _note_contest(contest: Contest, route: RouteView | None, memory: Memory, now: float) -> None:
+    """Count foreign writes that lowered the weight; each is answered later than the one before."""
+    lowered = route is not None and bool(route.contested_by) and route.weight < memory.state.wanted
+    if route is None or not lowered:
+        if contest.times and now > contest.reassert_at + _REASSERT_LONGEST:
+            contest.times = 0
+        return
+    if route.resource_version != contest.seen_version:
+        contest.seen_version = route.resource_version
+        contest.times += 1
+        contest.reassert_at = now + min(_REASSERT_LONGEST, _REASSERT_FIRST * 2.0 ** min(contest.times - 1, 10))

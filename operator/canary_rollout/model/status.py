@@ -2,17 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.spec import Stage
-from canary_rollout.model.units import Instant, Weight
+from canary_rollout.model.units import WEIGHT_PATTERN, Instant, format_weight, parse_weight
 
 MAX_HALTS = 10
 MAX_HISTORY = 10
 
-Seconds = Annotated[int, Field(ge=0)]
+Weight = Annotated[
+    int,
+    # Inside, weights are basis points already; outside they are strings as in the spec.
+    BeforeValidator(lambda value: value if type(value) is int else parse_weight(value)),
+    PlainSerializer(format_weight, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": WEIGHT_PATTERN, "maxLength": 7}),
+]
 
 
 class StatusModel(BaseModel):

@@ -93,7 +93,9 @@ def format_number(value: float) -> str:
 
 
 def parse_instant(value: object) -> float:
-    """POSIX seconds of an RFC 3339 timestamp in UTC."""
+    """POSIX seconds of an RFC 3339 timestamp in UTC; POSIX seconds themselves pass."""
+    if isinstance(value, float):
+        return value  # already inside units
     if not isinstance(value, str):
         raise UnitError(f"timestamp {value!r} is not a string; write RFC 3339, as in 2026-11-21T10:00:00Z")
     try:

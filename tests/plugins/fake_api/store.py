@@ -1,0 +1,438 @@
+"""The objects, their versions and their history: what etcd and the generic registry do in a real API server."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import jsonpatch
+import jsonpointer
+
+from canary_rollout.kube import port
+from canary_rollout.kube.answers import PATCH_REFUSED
+from canary_rollout.kube.port import Object, Resource
+from fake_api import ownership, selectors
+
+Key = tuple[str, str]
+
+BUILT_IN = tuple(value for value in vars(port).values() if isinstance(value, Resource))
+"""Every kind the operator knows."""
+WITH_STATUS = {"canaryrollouts", "deployments", "replicasets", "pods", "services", "ingresses", "namespaces"}
+WITH_GENERATION = {"canaryrollouts", "deployments", "replicasets", "ingresses"}
+
+
+class Failure(Exception):  # noqa: N818 - it is the Status object of an answer, not a bug
+    """A ``Status`` the server answers with."""
+
+    def __init__(self, code: int, reason: str, message: str, *, retry_after: int = 0, causes=()) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+        self.retry_after, self.causes = retry_after, list(causes)
+
+    def status(self) -> Object:
+        details = {}
+        if self.causes:
+            details["causes"] = [{"field": field, "message": message} for field, message in self.causes]
+        if self.retry_after:
+            details["retryAfterSeconds"] = self.retry_after
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "details": details,
+            "code": self.code,
+        }
+
+
+@dataclass
+class Event:
+    """One change, as the history keeps it."""
+
+    version: int
+    resource: Resource
+    before: Object | None
+    after: Object | None
+
+
+@dataclass
+class Row:
+    """One stored object."""
+
+    obj: Object
+    owners: ownership.Owners = field(default_factory=ownership.Owners)
+
+
+def copy(obj):
+    """A deep copy of plain JSON, quicker than ``copy.deepcopy``."""
+    return json.loads(json.dumps(obj))
+
+
+class Store:
+    """All objects. Synchronous: one write is one atomic step, as it is under etcd's transactions."""
+
+    def __init__(self, *, wall: Callable[[], float] = time.time, first_version: int = 100) -> None:
+        self.wall = wall
+        self.version = first_version
+        self.compacted = 0
+        self.history: list[Event] = []
+        self.listeners: list[Callable[[Event], None]] = []
+        self.validators: dict[Resource, Callable[[Object], list[tuple[str, str]]]] = {}
+        self._rows: dict[Resource, dict[Key, Row]] = {resource: {} for resource in BUILT_IN}
+        self._uids = 0
+        self._pages: dict[str, tuple[list[Object], int]] = {}
+
+    def register(self, resource: Resource) -> None:
+        """Serve another kind (a CRD was installed)."""
+        self._rows.setdefault(resource, {})
+
+    def unregister(self, resource: Resource) -> None:
+        """Stop serving a kind (its CRD is not installed)."""
+        self._rows.pop(resource, None)
+
+    @property
+    def resources(self) -> list[Resource]:
+        return list(self._rows)
+
+    def now(self) -> str:
+        return datetime.fromtimestamp(self.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    # Reading
+
+    def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        return copy(self._row(resource, namespace, name).obj)
+
+    def peek(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """The object, or ``None``; for tests and simulations."""
+        row = self._rows.get(resource, {}).get((namespace or "", name))
+        return copy(row.obj) if row else None
+
+    def list_objects(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        token: str = "",
+    ) -> Object:
+        """A ``List`` object; ``token`` goes on with an earlier one."""
+        if token:
+            if token not in self._pages:
+                raise Failure(410, "Expired", "The provided continue parameter is too old to display a consistent list")
+            items, version = self._pages.pop(token)
+        else:
+            by_label, by_field = self._selectors(labels, fields)
+            rows = sorted(self._table(resource).items())
+            items = [
+                row.obj
+                for key, row in rows
+                if (namespace is None or key[0] == namespace) and by_label(row.obj) and by_field(row.obj)
+            ]
+            version = self.version
+        metadata = {"resourceVersion": str(version)}
+        if limit and len(items) > limit:
+            more = f"page-{version}-{len(self._pages)}-{len(items)}"
+            self._pages[more] = (items[limit:], version)
+            metadata |= {"continue": more, "remainingItemCount": len(items) - limit}
+            items = items[:limit]
+        listed = [copy(item) for item in items]
+        if resource.group != port.CANARY_ROLLOUTS.group:
+            for item in listed:  # as the real server does for built-in kinds
+                item.pop("apiVersion", None)
+                item.pop("kind", None)
+        return {
+            "apiVersion": resource.api_version,
+            "kind": f"{resource.kind}List",
+            "metadata": metadata,
+            "items": listed,
+        }
+
+    def compact(self) -> None:
+        """Forget the history and the open pages: watches from before now, and continued lists, are 410."""
+        self.compacted = self.version
+        self.history.clear()
+        self._pages.clear()
+
+    # Writing
+
+    def create(self, resource: Resource, namespace: str | None, body: Object, *, manager: str = "test") -> Object:
+        obj = copy(body)
+        metadata = obj.setdefault("metadata", {})
+        if "name" not in metadata and "generateName" in metadata:
+            metadata["name"] = f"{metadata['generateName']}{self._uids + 1:05x}"
+        if not metadata.get("name"):
+            raise self._invalid(resource, "", [("metadata.name", "Required value: name or generateName is required")])
+        key = (namespace or "", metadata["name"])
+        if key in self._table(resource):
+            raise Failure(409, "AlreadyExists", f'{_kind(resource)} "{key[1]}" already exists')
+        owners = ownership.Owners()
+        if resource.plural in WITH_STATUS:
+            obj.pop("status", None)
+        self._new(resource, namespace, obj)
+        self._validate(resource, obj)
+        owners.update((manager, "Update", ""), {}, obj, self.now())
+        return self._insert(resource, key, obj, owners)
+
+    def merge_patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Object,
+        *,
+        subresource: str = "",
+        manager: str = "test",
+    ) -> Object:
+        row = self._row(resource, namespace, name)
+        return self._write(resource, row, _merged(copy(row.obj), body), subresource, manager)
+
+    def json_patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        operations: list[Object],
+        *,
+        subresource: str = "",
+        manager: str = "test",
+    ) -> Object:
+        row = self._row(resource, namespace, name)
+        try:
+            new = jsonpatch.apply_patch(copy(row.obj), copy(operations))
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+            raise Failure(422, "Invalid", PATCH_REFUSED) from error
+        return self._write(resource, row, new, subresource, manager)
+
+    def replace(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Object,
+        *,
+        subresource: str = "",
+        manager: str = "test",
+    ) -> Object:
+        return self._write(resource, self._row(resource, namespace, name), copy(body), subresource, manager)
+
+    def apply(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Object,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str = "",
+    ) -> Object:
+        body = copy(body)
+        if (body.get("apiVersion"), body.get("kind")) != (resource.api_version, resource.kind):
+            raise Failure(400, "BadRequest", "an applied object names its apiVersion and kind")
+        body.setdefault("metadata", {}).setdefault("name", name)
+        if body["metadata"].get("managedFields"):
+            raise Failure(400, "BadRequest", "metadata.managedFields must be nil")
+        key = (namespace or "", name)
+        row = self._table(resource).get(key)
+        owner = (manager, "Apply", subresource)
+        if row is None:
+            if subresource:
+                raise self._missing(resource, name)
+            if body["metadata"].get("resourceVersion"):
+                raise self._stale(resource, name)
+            owners = ownership.Owners()
+            owners.apply(owner, {}, body, self.now())
+            self._new(resource, namespace, body)
+            self._validate(resource, body)
+            return self._insert(resource, key, body, owners)
+        if (conflicts := row.owners.conflicts(manager, row.obj, body)) and not force:
+            said = "; ".join(f'conflict with "{other}": .{".".join(path)}' for other, path in conflicts)
+            many = "s" if len(conflicts) > 1 else ""
+            raise Failure(409, "Conflict", f"Apply failed with {len(conflicts)} conflict{many}: {said}")
+        self._fence(resource, row, body["metadata"])
+        metadata = {key: value for key, value in body["metadata"].items() if key not in {"resourceVersion", "uid"}}
+        applied = {**body, "metadata": metadata}
+        owners = _clone(row.owners)
+        new = owners.apply(owner, copy(row.obj), applied, self.now())
+        return self._write(resource, row, new, subresource, manager, owners=owners)
+
+    def delete(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        row = self._row(resource, namespace, name)
+        if row.obj["metadata"].get("finalizers"):
+            if "deletionTimestamp" not in row.obj["metadata"]:
+                new = copy(row.obj)
+                new["metadata"]["deletionTimestamp"] = self.now()
+                new["metadata"]["deletionGracePeriodSeconds"] = 0
+                self._store(resource, row, new, row.owners)
+            return copy(row.obj)
+        return self._remove(resource, (namespace or "", name), row)
+
+    # Inside
+
+    def _table(self, resource: Resource) -> dict[Key, Row]:
+        if resource not in self._rows:
+            raise Failure(404, "NotFound", "the server could not find the requested resource")
+        return self._rows[resource]
+
+    def _row(self, resource: Resource, namespace: str | None, name: str) -> Row:
+        if (row := self._table(resource).get((namespace or "", name))) is None:
+            raise self._missing(resource, name)
+        return row
+
+    def _selectors(self, labels: str, fields: str):
+        try:
+            return selectors.labels(labels), selectors.fields(fields)
+        except (ValueError, AttributeError) as error:
+            raise Failure(400, "BadRequest", str(error)) from error
+
+    def _new(self, resource: Resource, namespace: str | None, obj: Object) -> None:
+        """Fill in what the server fills in."""
+        self._uids += 1
+        obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+        metadata = obj["metadata"]
+        if namespace:
+            metadata["namespace"] = namespace
+        metadata["uid"] = f"00000000-0000-4000-8000-{self._uids:012x}"
+        metadata["creationTimestamp"] = self.now()
+        for name in ("resourceVersion", "deletionTimestamp", "managedFields", "generation"):
+            metadata.pop(name, None)
+        if resource.plural in WITH_GENERATION:
+            metadata["generation"] = 1
+
+    def _insert(self, resource: Resource, key: Key, obj: Object, owners: ownership.Owners) -> Object:
+        self.version += 1
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        obj["metadata"]["managedFields"] = owners.rendered(resource.api_version)
+        self._rows[resource][key] = Row(obj, owners)
+        self._tell(Event(self.version, resource, None, obj))
+        return copy(obj)
+
+    def _write(
+        self, resource: Resource, row: Row, new: Object, subresource: str, manager: str, *, owners=None
+    ) -> Object:
+        """Commit a changed object: preconditions, what may not change, the status split, generation, no-ops."""
+        old = row.obj
+        self._fence(resource, row, new.get("metadata") or {})
+        if subresource == "status":
+            if resource.plural not in WITH_STATUS:
+                raise Failure(404, "NotFound", "the server could not find the requested resource")
+            status = new.get("status")
+            new = copy(old)
+            if status is None:
+                new.pop("status", None)
+            else:
+                new["status"] = status
+        elif resource.plural in WITH_STATUS:
+            new.pop("status", None)
+            if "status" in old:
+                new["status"] = copy(old["status"])
+        metadata, before = new.setdefault("metadata", {}), old["metadata"]
+        for name in (
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+            "managedFields",
+        ):
+            if name in before:
+                metadata[name] = before[name]
+            else:
+                metadata.pop(name, None)
+        new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
+        self._validate(resource, new)
+        if resource.plural in WITH_GENERATION and _specified(new) != _specified(old):
+            metadata["generation"] = before["generation"] + 1
+        if owners is None:
+            owners = _clone(row.owners)
+            owners.update((manager, "Update", subresource), old, new, self.now())
+        return self._store(resource, row, new, owners)
+
+    def _store(self, resource: Resource, row: Row, new: Object, owners: ownership.Owners) -> Object:
+        old = row.obj
+        new["metadata"]["managedFields"] = owners.rendered(resource.api_version)
+        if new == old:
+            return copy(old)
+        self.version += 1
+        new["metadata"]["resourceVersion"] = str(self.version)
+        row.obj, row.owners = new, owners
+        key = (new["metadata"].get("namespace") or "", new["metadata"]["name"])
+        if "deletionTimestamp" in new["metadata"] and not new["metadata"].get("finalizers"):
+            return self._remove(resource, key, row)
+        self._tell(Event(self.version, resource, old, new))
+        return copy(new)
+
+    def _remove(self, resource: Resource, key: Key, row: Row) -> Object:
+        del self._rows[resource][key]
+        self.version += 1
+        gone = copy(row.obj)
+        gone["metadata"]["resourceVersion"] = str(self.version)
+        self._tell(Event(self.version, resource, gone, None))
+        return gone
+
+    def _tell(self, event: Event) -> None:
+        self.history.append(event)
+        for listener in list(self.listeners):
+            listener(event)
+
+    def _fence(self, resource: Resource, row: Row, metadata: Object) -> None:
+        own = row.obj["metadata"]
+        if metadata.get("resourceVersion") and metadata["resourceVersion"] != own["resourceVersion"]:
+            raise self._stale(resource, own["name"])
+        if metadata.get("uid") and metadata["uid"] != own["uid"]:
+            raise self._stale(resource, own["name"], "Precondition failed: UID in precondition differs")
+
+    def _validate(self, resource: Resource, obj: Object) -> None:
+        if (validator := self.validators.get(resource)) and (causes := validator(copy(obj))):
+            raise self._invalid(resource, obj["metadata"]["name"], causes)
+
+    @staticmethod
+    def _invalid(resource: Resource, name: str, causes) -> Failure:
+        said = ", ".join(f"{field}: {message}" for field, message in causes)
+        return Failure(422, "Invalid", f'{resource.kind} "{name}" is invalid: {said}', causes=causes)
+
+    @staticmethod
+    def _missing(resource: Resource, name: str) -> Failure:
+        return Failure(404, "NotFound", f'{_kind(resource)} "{name}" not found')
+
+    @staticmethod
+    def _stale(resource: Resource, name: str, said: str = "") -> Failure:
+        said = said or ("the object has been modified; please apply your changes to the latest version and try again")
+        return Failure(409, "Conflict", f'Operation cannot be fulfilled on {_kind(resource)} "{name}": {said}')
+
+
+def _kind(resource: Resource) -> str:
+    return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+
+
+def _specified(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key not in {"metadata", "status"}}
+
+
+def _clone(owners: ownership.Owners) -> ownership.Owners:
+    twin = ownership.Owners()
+    twin.fields = {owner: set(fields) for owner, fields in owners.fields.items()}
+    twin.times = dict(owners.times)
+    return twin
+
+
+def _merged(target, patch):
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return copy(patch)
+    if not isinstance(target, dict):
+        target = {}
+    for key, value in patch.items():
+        if value is None:
+            target.pop(key, None)
+        else:
+            target[key] = _merged(target.get(key), value)
+    return target

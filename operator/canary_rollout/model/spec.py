@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, field_validator, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
@@ -274,11 +274,21 @@ class CanaryRolloutSpec(SpecModel):
         description="What happens when the numbers stop coming; that is never a pass and never a fail.",
     )
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        check_stages(self.stages)
-        if twice := repeated([rule.name for rule in self.halt_rules]):
+    @field_validator("stages")
+    @classmethod
+    def _stages_rise_to_all(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        check_stages(stages)
+        return stages
+
+    @field_validator("halt_rules")
+    @classmethod
+    def _rules_have_unique_names(cls, rules: tuple[HaltRule, ...]) -> tuple[HaltRule, ...]:
+        if twice := repeated([rule.name for rule in rules]):
             raise ValueError(f"halt rules have unique names; found twice: {twice}: rename one")
+        return rules
+
+    @model_validator(mode="after")
+    def _nginx_is_its_own_service(self) -> Self:
         nginx = self.traffic.nginx
         if nginx is not None and nginx.service in {self.workload.stable.service, self.workload.canary.service}:
             raise ValueError(

@@ -1,0 +1,200 @@
+"""The spec: what is refused and in which words, what defaults are, and that nothing is lost on the way."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from rollouts import BAD, GONE, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
+
+from canary_rollout.model.explain import explain_validation_error, validation_problems
+from canary_rollout.model.spec import CanaryRolloutSpec, check_stages, stages_from_weights
+from canary_rollout.model.units import (
+    FULL,
+    UnitError,
+    format_duration,
+    format_number,
+    format_weight,
+    parse_duration,
+    parse_number,
+    parse_weight,
+)
+
+
+def problems_of(spec) -> list[str]:
+    with pytest.raises(ValidationError) as refused:
+        CanaryRolloutSpec.model_validate(spec)
+    return validation_problems(refused.value)
+
+
+def test_a_spec_of_three_names_is_enough():
+    spec = CanaryRolloutSpec.model_validate(GOOD["spec"])
+    assert [format_weight(stage.weight) for stage in spec.active_stages] == ["0.5%", "5%", "25%", "100%"]
+    assert [rule.name for rule in spec.halt_rules] == ["error-rate", "p99-latency"]
+    assert spec.traffic.router == "nginx"
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_what_is_wrong_is_said_with_its_place_and_its_cure(bad: Bad):
+    problems = problems_of(bad.manifest["spec"])
+    assert [problem for problem in problems if problem.startswith(f"{bad.at}: ") and bad.says in problem], problems
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
+@pytest.mark.parametrize(("at", "path", "beside"), HOSTILE_FIELDS, ids=[field[0] for field in HOSTILE_FIELDS])
+def test_a_hostile_string_is_refused_wherever_it_could_reach_a_config_a_query_or_an_address(at, path, beside, hostile):
+    spec = changed({**beside, path: hostile})["spec"]
+    problems = problems_of(spec)
+    assert any(problem.startswith(f"{at}: ") for problem in problems)
+    assert all(problem.isprintable() and len(problem) < 400 for problem in problems)
+
+
+def test_a_disabled_stage_is_passed_over():
+    spec = CanaryRolloutSpec.model_validate(changed({"stages": STAGES, "stages.1.enabled": False})["spec"])
+    assert [stage.name for stage in spec.active_stages] == ["first", "all"]
+
+
+def test_a_stage_with_too_few_requests_asks_a_person_after_three_holds_or_max_hold():
+    stages = changed({"stages": STAGES, "stages.0.maxHold": "90m"})["spec"]["stages"]
+    spec = CanaryRolloutSpec.model_validate({**GOOD["spec"], "stages": stages})
+    assert [stage.longest_hold for stage in spec.stages] == [5400.0, 3 * 129600.0, 0.0]
+
+
+def test_a_gate_is_called_by_its_name_or_its_preset():
+    gates = [{"preset": "error-rate", "max": "1%"}, {"name": "slow", "query": "up", "min": "1"}]
+    spec = CanaryRolloutSpec.model_validate(changed({"stages": STAGES, "stages.0.exit": gates})["spec"])
+    assert [gate.label for gate in spec.stages[0].exit] == ["error-rate", "slow"]
+
+
+def test_ingress_nginx_is_a_router_too():
+    spec = CanaryRolloutSpec.model_validate(changed({"traffic": {"ingressNginx": {"ingress": "shop"}}})["spec"])
+    assert spec.traffic.router == "ingressNginx"
+
+
+def test_many_problems_are_cut_short_in_one_sentence():
+    spec = {**GOOD["spec"], "haltRules": [{**RULE, "name": f"r{at}", "action": "No"} for at in range(12)]}
+    with pytest.raises(ValidationError) as refused:
+        CanaryRolloutSpec.model_validate(spec)
+    sentence = explain_validation_error(refused.value)
+    assert sentence.endswith("; and 4 more")
+    assert "spec.haltRules[7].action" in sentence
+
+
+def test_a_field_nobody_knows_is_told_what_is_known():
+    (problem,) = problems_of(changed({"metrics.arms": {"zzz": 1}})["spec"])
+    assert problem == "spec.metrics.arms.zzz: there is no such field: remove it (known here: by, label, stable, canary)"
+
+
+@pytest.mark.parametrize("wrong", [None, [], "text", 3])
+def test_a_spec_that_is_no_mapping_is_refused_with_a_sentence(wrong):
+    assert problems_of(wrong)[0].startswith("spec: ")
+
+
+def test_stages_of_a_command_are_named_by_their_weight():
+    stages = stages_from_weights(("0.5%", "10%", "100%"), "10m")
+    assert [(stage.name, stage.weight, stage.hold) for stage in stages] == [
+        ("w0-5", 50, 600.0),
+        ("w10", 1000, 600.0),
+        ("w100", FULL, 600.0),
+    ]
+
+
+def test_stages_of_a_command_that_do_not_rise_are_refused():
+    with pytest.raises(ValueError, match="stage weights rise"):
+        stages_from_weights(("10%", "5%", "100%"), "10m")
+
+
+def test_an_empty_stage_list_is_refused():
+    with pytest.raises(ValueError, match="at least one stage is enabled"):
+        check_stages(())
+
+
+@pytest.mark.parametrize("number", [True, None, -3, 0.5, [], 100_000])
+def test_a_weight_that_is_no_string_is_refused(number):
+    with pytest.raises(UnitError, match=r"percentage in quotes"):
+        parse_weight(number)
+
+
+def test_a_bare_weight_is_refused_with_both_readings():
+    with pytest.raises(UnitError, match=r'25 % or 25 basis points: write "25%" or "0.25%", in quotes'):
+        parse_weight(25)
+    with pytest.raises(UnitError, match=r'write "2.5%", in quotes'):
+        parse_weight(250)
+
+
+@given(st.integers(0, FULL))
+def test_every_weight_survives_being_written_and_read(basis_points):
+    assert parse_weight(format_weight(basis_points)) == basis_points
+
+
+@given(st.integers(0, 99_999 * 86_400_000))
+def test_every_duration_survives_being_written_and_read(milliseconds):
+    assert round(parse_duration(format_duration(milliseconds / 1000)) * 1000) == milliseconds
+
+
+@given(st.integers(0, 10**9))
+def test_every_number_survives_being_written_and_read(millionths):
+    assert parse_number(format_number(millionths / 1e6)) == pytest.approx(millionths / 1e6, abs=1e-9)
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True)
+NUMBERS = st.integers(1, 10**6).map(lambda value: format_number(value / 1000))
+DURATIONS = st.integers(1, 10**6).map(format_duration)
+MEASURES = st.one_of(
+    st.fixed_dictionaries({"preset": st.sampled_from(["error-rate", "latency-p99", "request-rate"])}),
+    st.fixed_dictionaries({"query": st.text(min_size=1, max_size=30)}),
+)
+
+
+def one_of_fields(*names: str):
+    return st.sampled_from(names).flatmap(lambda name: st.fixed_dictionaries({name: NUMBERS}))
+
+
+@st.composite
+def stage_lists(draw):
+    weights = [*sorted(draw(st.sets(st.integers(1, FULL - 1), max_size=4))), FULL]
+    stages = []
+    for at, weight in enumerate(weights):
+        gates = draw(st.lists(st.tuples(MEASURES, one_of_fields("max", "min", "maxRatio")), max_size=2))
+        stage = {
+            "name": f"s{at}",
+            "weight": format_weight(weight),
+            "hold": draw(DURATIONS),
+            "exit": [{"name": f"g{index}", **measure, **bound} for index, (measure, bound) in enumerate(gates)],
+            "enabled": weight == FULL or draw(st.booleans()),
+        }
+        if draw(st.booleans()):
+            stage["cohort"] = {draw(st.sampled_from(["header", "cookie"])): "X-Cohort", "values": ["internal", "a.b_c"]}
+        stages.append(stage)
+    return stages
+
+
+@st.composite
+def specs(draw):
+    rules = draw(st.lists(st.tuples(MEASURES, one_of_fields("above", "below", "aboveRatio"), DURATIONS), max_size=3))
+    spec = changed(
+        {
+            "stages": draw(stage_lists()),
+            "haltRules": [
+                {"name": f"r{at}", **measure, **bound, "for": lasting}
+                for at, (measure, bound, lasting) in enumerate(rules)
+            ],
+            "metrics.interval": draw(DURATIONS),
+            "paused": draw(st.booleans()),
+            "workload.stable.service": draw(NAMES.filter(lambda name: name not in {"checkout-canary", "edge"})),
+        }
+    )["spec"]
+    if draw(st.booleans()):
+        spec["traffic"]["sticky"] = {"header": "X-Tenant-ID"}
+    return spec
+
+
+@settings(max_examples=200)
+@given(spec=specs())
+def test_a_spec_that_is_accepted_survives_being_written_and_read(spec):
+    accepted = CanaryRolloutSpec.model_validate(spec)
+    written = accepted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert CanaryRolloutSpec.model_validate(written) == accepted
+
+
+def test_taking_a_required_part_away_is_said():
+    assert problems_of(changed({"metrics": GONE})["spec"]) == ["spec.metrics: is required: add it"]

@@ -1,0 +1,563 @@
+"""CanaryRollouts for tests: one that is right, and many that are wrong in one way each.
+
+The wrong ones are refused twice, with the same sentence: by pydantic (tests/model) and by a real API server
+(tests/install).
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+GOOD: dict[str, Any] = {
+    "apiVersion": "canaryrollout.dev/v1alpha1",
+    "kind": "CanaryRollout",
+    "metadata": {"name": "checkout"},
+    "spec": {
+        "workload": {
+            "stable": {"service": "checkout", "deployment": "checkout"},
+            "canary": {"service": "checkout-canary", "deployment": "checkout-canary"},
+        },
+        "traffic": {"nginx": {"service": "edge"}},
+        "metrics": {"prometheus": "http://prometheus.monitoring:9090"},
+    },
+}
+STAGES = [
+    {"name": "first", "weight": "0.5%", "hold": "1h"},
+    {"name": "second", "weight": "25%", "hold": "1d12h"},
+    {"name": "all", "weight": "100%", "hold": "0s"},
+]
+RULE = {"name": "errors", "preset": "error-rate", "above": "1%"}
+GONE: Any = object()
+"""In a change: take the field away."""
+
+
+def rollout(**changes: Any) -> dict[str, Any]:
+    """:data:`GOOD` with the parts of its spec in ``changes`` replaced: ``traffic__sticky={...}``."""
+    return changed({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def changed(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> dict[str, Any]:
+    """``base`` with values replaced by path below ``spec``, such as ``stages.0.weight``."""
+    result = copy.deepcopy(base)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node: Any = result["spec"]
+        for parent in parents:
+            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        if value is GONE:
+            del node[last]
+        elif isinstance(node, list):
+            node[int(last)] = value
+        else:
+            node[last] = copy.deepcopy(value)
+    return result
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A change that makes a CanaryRollout wrong.
+
+    Attributes:
+        says: part of the sentence both must say.
+        at: field the sentence is about, as in the YAML.
+        changes: by path below ``spec``.
+        server_says: where the API server's own schema check speaks instead, part of what it says.
+        server_at: where the API server blames another field.
+    """
+
+    name: str
+    at: str
+    says: str
+    changes: dict[str, Any] = field(hash=False)
+    server_says: str = ""
+    server_at: str = ""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The wrong CanaryRollout."""
+        return changed(self.changes)
+
+
+def _stages(*weights: Any, **first: Any) -> list[dict[str, Any]]:
+    stages = [{"name": f"s{at}", "weight": weight, "hold": "1h"} for at, weight in enumerate(weights)]
+    stages[0].update(first)
+    return stages
+
+
+def _rule(**changes: Any) -> dict[str, Any]:
+    merged = {**RULE, **changes}
+    return {"haltRules": [{key: value for key, value in merged.items() if value is not GONE}]}
+
+
+def _gate(**gate: Any) -> dict[str, Any]:
+    return {"stages": _stages("5%", "100%", exit=[gate])}
+
+
+def _cohort(**cohort: Any) -> dict[str, Any]:
+    return {"stages": _stages("5%", "100%", cohort=cohort)}
+
+
+_WEIGHT = "spec.stages[0].weight"
+_CHOICES = "not among the choices"
+
+BAD: tuple[Bad, ...] = (
+    # weights
+    Bad(
+        "a weight without unit or quotes",
+        _WEIGHT,
+        "25 %",
+        {"stages": _stages(25, "100%")},
+        "weight: 25 could mean 25 % or 0.25 %",
+    ),
+    Bad(
+        "a weight in quotes without a unit",
+        _WEIGHT,
+        'weight "25" has no unit: write "25%"',
+        {"stages": _stages("25", "100%")},
+    ),
+    Bad("three decimals", _WEIGHT, "is not a percentage", {"stages": _stages("0.125%", "100%")}),
+    Bad("a weight above 100 %", _WEIGHT, "is not a percentage", {"stages": _stages("101%", "100%")}),
+    Bad("a negative weight", _WEIGHT, "is not a percentage", {"stages": _stages("-1%", "100%")}),
+    Bad(
+        "a weight with a line break",
+        _WEIGHT,
+        "is not a percentage",
+        {"stages": _stages("5%\n", "100%")},
+        "this is not a percentage",
+    ),
+    Bad("a float", _WEIGHT, "is no string", {"stages": _stages(0.5, "100%")}, "must be of type integer,string"),
+    Bad(
+        "a stage at 0 %",
+        "spec.stages[0]",
+        'a stage serves something: write "0.01%" or more',
+        {"stages": _stages("0.00%", "100%")},
+        server_at=_WEIGHT,
+    ),
+    # stages
+    Bad(
+        "stages that do not rise",
+        "spec.stages",
+        "stage weights rise",
+        {"stages": _stages("5%", "5.0%", "100%")},
+    ),
+    Bad(
+        "stages that fall",
+        "spec.stages",
+        "stage weights rise",
+        {"stages": _stages("25%", "9%", "100%")},
+    ),
+    Bad(
+        "no stage at 100 %",
+        "spec.stages",
+        "the last enabled stage has",
+        {"stages": _stages("5%", "25%")},
+    ),
+    Bad(
+        "the stage at 100 % is off",
+        "spec.stages",
+        "the last enabled stage has",
+        {"stages": [*_stages("5%"), {"name": "all", "weight": "100%", "hold": "1h", "enabled": False}]},
+    ),
+    Bad(
+        "all stages are off",
+        "spec.stages",
+        "at least one stage is enabled",
+        {"stages": _stages("100%", enabled=False)},
+    ),
+    Bad("no stages", "spec.stages", "at least 1", {"stages": []}, "should have at least 1 items"),
+    Bad(
+        "two stages of one name",
+        "spec.stages",
+        "rename one",
+        {"stages": [*_stages("5%"), {"name": "s0", "weight": "100%", "hold": "1h"}]},
+    ),
+    Bad(
+        "too many stages",
+        "spec.stages",
+        "at most 32",
+        {"stages": _stages(*(f"{at}%" for at in range(1, 34)))},
+        "must have at most 32 items",
+    ),
+    Bad(
+        "a stage without hold",
+        "spec.stages[0].hold",
+        "is required",
+        {"stages": [{"name": "all", "weight": "100%"}]},
+        "Required value",
+    ),
+    Bad(
+        "a stage named with blanks",
+        "spec.stages[0].name",
+        "is not a name",
+        {"stages": _stages("100%", name="all of them")},
+    ),
+    Bad(
+        "an approval that is not required",
+        "spec.stages[0].approval",
+        _CHOICES,
+        {"stages": _stages("100%", approval="yes")},
+        "supported values",
+    ),
+    Bad(
+        "maxHold below hold",
+        "spec.stages[0]",
+        "is below hold",
+        {"stages": _stages("100%", hold="1d", maxHold="23h59m")},
+        server_at="spec.stages[0].maxHold",
+    ),
+    Bad(
+        "maxHold below hold in days",
+        "spec.stages[0]",
+        "is below hold",
+        {"stages": _stages("100%", hold="1d1h", maxHold="1d")},
+        server_at="spec.stages[0].maxHold",
+    ),
+    # durations
+    Bad("a duration without unit", "spec.stages[0].hold", "is not a duration", {"stages": _stages("100%", hold="60")}),
+    Bad(
+        "a duration without quotes",
+        "spec.stages[0].hold",
+        "is not a duration",
+        {"stages": _stages("100%", hold=60)},
+        'must be of type string: "integer"',
+    ),
+    Bad(
+        "an empty duration",
+        "spec.stages[0].hold",
+        "is not a duration",
+        {"stages": _stages("100%", hold="")},
+        "should be at least 1 chars long",
+    ),
+    Bad("units in the wrong order", "spec.workload.drain", "largest first", {"workload.drain": "5s1m"}),
+    Bad("a window below a second", "spec.metrics.window", "is too short", {"metrics.window": "999ms"}),
+    Bad("an interval of nothing", "spec.metrics.interval", "is too short", {"metrics.interval": "0m0s"}),
+    Bad("a rule's window of nothing", "spec.haltRules[0].window", "is too short", _rule(window="0s")),
+    # numbers
+    Bad("a number that is none", "spec.haltRules[0].above", "is not a number", _rule(above="much")),
+    Bad(
+        "a number without quotes",
+        "spec.haltRules[0].above",
+        "is not a number",
+        _rule(above=1),
+        'must be of type string: "integer"',
+    ),
+    Bad("a negative number", "spec.haltRules[0].above", "is not a number", _rule(above="-1")),
+    # workload
+    Bad(
+        "one Service for both",
+        "spec.workload",
+        "stable and canary are two different Services, both name checkout",
+        {"workload.canary.service": "checkout"},
+        server_at="spec.workload.canary.service",
+    ),
+    Bad(
+        "one Deployment for both",
+        "spec.workload",
+        "stable and canary are two different Deployments, both name checkout",
+        {"workload.canary.deployment": "checkout"},
+        server_at="spec.workload.canary.deployment",
+    ),
+    Bad("no canary", "spec.workload.canary", "is required", {"workload.canary": GONE}, "Required value"),
+    Bad(
+        "an unknown promotion", "spec.workload.promotion", _CHOICES, {"workload.promotion": "Magic"}, "supported values"
+    ),
+    Bad(
+        "no replicas",
+        "spec.workload.canary.scaling.replicas",
+        "1 or more",
+        {"workload.canary.scaling": {"replicas": 0}},
+        "should be greater than or equal to 1",
+    ),
+    Bad(
+        "replicas in quotes",
+        "spec.workload.canary.scaling.replicas",
+        "write a whole number",
+        {"workload.canary.scaling": {"replicas": "3"}},
+        "must be of type integer",
+    ),
+    Bad(
+        "an identity path that is no pointer",
+        "spec.workload.identityPaths[0]",
+        "is not a path inside the pod template",
+        {"workload.identityPaths": ["spec.containers[0].env"]},
+    ),
+    Bad(
+        "an identity path of the Deployment",
+        "spec.workload.identityPaths[0]",
+        "leave /spec/template away",
+        {"workload.identityPaths": ["/spec/template/spec/containers/0/image"]},
+    ),
+    Bad(
+        "an identity path that is everything",
+        "spec.workload.identityPaths[0]",
+        "is not a path inside the pod template",
+        {"workload.identityPaths": ["/spec"]},
+    ),
+    Bad(
+        "a bare tilde",
+        "spec.workload.identityPaths[0]",
+        "is not a path inside the pod template",
+        {"workload.identityPaths": ["/metadata/labels/a~b"]},
+    ),
+    # traffic
+    Bad(
+        "no router",
+        "spec.traffic",
+        "traffic names exactly one router (nginx or ingressNginx); found none",
+        {"traffic": {}},
+    ),
+    Bad(
+        "two routers", "spec.traffic", "traffic names exactly one router", {"traffic.ingressNginx": {"ingress": "shop"}}
+    ),
+    Bad(
+        "sticky by nothing",
+        "spec.traffic.sticky",
+        "sticky names exactly one of header and cookie; found none",
+        {"traffic.sticky": {}},
+    ),
+    Bad(
+        "sticky by two things",
+        "spec.traffic.sticky",
+        "sticky names exactly one of header and cookie",
+        {"traffic.sticky": {"header": "X-Tenant-ID", "cookie": "tenant"}},
+    ),
+    Bad(
+        "an unknown fallback",
+        "spec.traffic.sticky.fallback",
+        _CHOICES,
+        {"traffic.sticky": {"header": "X-Tenant-ID", "fallback": "dice"}},
+        "supported values",
+    ),
+    Bad(
+        "ingress-nginx sticky by header",
+        "spec.traffic",
+        "cannot keep tenants by a header",
+        {"traffic": {"ingressNginx": {"ingress": "shop"}, "sticky": {"header": "X-Tenant-ID"}}},
+        server_at="spec.traffic.sticky",
+    ),
+    Bad(
+        "a privileged port",
+        "spec.traffic.nginx.listen",
+        "1024 or more",
+        {"traffic.nginx.listen": 80},
+        "should be greater than or equal to 1024",
+    ),
+    Bad(
+        "one response header for both",
+        "spec.traffic.responseHeaders",
+        "told in different headers",
+        {"traffic.responseHeaders": {"cohort": "X-V", "version": "x-v"}},
+    ),
+    Bad(
+        "a response header with a blank",
+        "spec.traffic.responseHeaders.version",
+        "is not a header name",
+        {"traffic.responseHeaders": {"version": "X Version"}},
+    ),
+    Bad(
+        "nginx is stable's Service",
+        "spec",
+        "selects the nginx pods",
+        {"traffic.nginx.service": "checkout"},
+        server_at="spec.traffic.nginx.service",
+    ),
+    Bad(
+        "a cohort by nothing",
+        "spec.stages[0].cohort",
+        "a cohort names exactly one of header and cookie; found none",
+        _cohort(values=["x"]),
+    ),
+    Bad(
+        "a cohort by two things",
+        "spec.stages[0].cohort",
+        "a cohort names exactly one of header and cookie",
+        _cohort(header="X-A", cookie="a", values=["x"]),
+    ),
+    Bad(
+        "a cohort of nobody",
+        "spec.stages[0].cohort.values",
+        "at least 1",
+        _cohort(header="X-A", values=[]),
+        "should have at least 1 items",
+    ),
+    # metrics
+    Bad(
+        "an address without scheme",
+        "spec.metrics.prometheus",
+        "is not an http or https address",
+        {"metrics.prometheus": "prometheus:9090"},
+    ),
+    Bad(
+        "an ftp address",
+        "spec.metrics.prometheus",
+        "is not an http or https address",
+        {"metrics.prometheus": "ftp://prometheus"},
+    ),
+    Bad(
+        "credentials in the address",
+        "spec.metrics.prometheus",
+        "carries credentials",
+        {"metrics.prometheus": "http://me:secret@prometheus:9090"},
+    ),
+    Bad(
+        "a query in the address",
+        "spec.metrics.prometheus",
+        "is not an http or https address",
+        {"metrics.prometheus": "http://prometheus:9090/?a=b"},
+    ),
+    Bad(
+        "arms by a label without its values",
+        "spec.metrics.arms",
+        "by: label needs label, stable and canary",
+        {"metrics.arms": {"by": "label", "label": "version"}},
+    ),
+    Bad(
+        "arms by pod with a label",
+        "spec.metrics.arms",
+        "by: pod and by: service take none of them",
+        {"metrics.arms": {"label": "version"}},
+    ),
+    Bad(
+        "arms with one value for both",
+        "spec.metrics.arms",
+        "different values on stable and canary",
+        {"metrics.arms": {"by": "label", "label": "version", "stable": "v1", "canary": "v1"}},
+    ),
+    Bad(
+        "an unknown way to tell arms apart",
+        "spec.metrics.arms.by",
+        _CHOICES,
+        {"metrics.arms": {"by": "magic"}},
+        "supported values",
+    ),
+    # rules and gates
+    Bad(
+        "a rule about nothing",
+        "spec.haltRules[0]",
+        "name exactly one of preset (a ready-made query) and query (PromQL of your own); found none",
+        _rule(preset=GONE),
+    ),
+    Bad("a rule about two things", "spec.haltRules[0]", "name exactly one of preset", _rule(query="up")),
+    Bad(
+        "a rule without a bound",
+        "spec.haltRules[0]",
+        "halt rule errors names exactly one of above, below and aboveRatio; found none",
+        _rule(above=GONE),
+    ),
+    Bad(
+        "a rule with two bounds",
+        "spec.haltRules[0]",
+        "halt rule errors names exactly one of above, below and aboveRatio",
+        _rule(below="1"),
+    ),
+    Bad("two rules of one name", "spec.haltRules", "rename one", {"haltRules": [RULE, RULE]}),
+    Bad("an unknown action", "spec.haltRules[0].action", _CHOICES, _rule(action="Explode"), "supported values"),
+    Bad("an unknown preset", "spec.haltRules[0].preset", _CHOICES, _rule(preset="vibes"), "supported values"),
+    Bad(
+        "an empty query",
+        "spec.haltRules[0].query",
+        "at least 1",
+        _rule(preset=GONE, query=""),
+        "should be at least 1 chars long",
+    ),
+    Bad(
+        "an endless query",
+        "spec.haltRules[0].query",
+        "at most 4096",
+        _rule(preset=GONE, query="x" * 4097),
+        "may not be more than 4096",
+    ),
+    Bad(
+        "a gate without a bound",
+        "spec.stages[0].exit[0]",
+        "a gate names exactly one of max, min and maxRatio; found none",
+        _gate(preset="error-rate"),
+    ),
+    Bad(
+        "a gate with two bounds",
+        "spec.stages[0].exit[0]",
+        "a gate names exactly one of max, min and maxRatio",
+        _gate(preset="error-rate", max="1%", maxRatio="2"),
+    ),
+    Bad(
+        "a gate about nothing", "spec.stages[0].exit[0]", "name exactly one of preset", _gate(name="nothing", max="1%")
+    ),
+    Bad(
+        "a nameless gate with a query",
+        "spec.stages[0].exit[0]",
+        "a gate with a query needs a name",
+        _gate(query="up", min="1"),
+    ),
+    Bad(
+        "two gates of one name",
+        "spec.stages[0]",
+        "the gates of a stage have unique names",
+        {
+            "stages": _stages(
+                "100%", exit=[{"preset": "error-rate", "max": "1%"}, {"preset": "error-rate", "maxRatio": "2"}]
+            )
+        },
+        server_at="spec.stages[0].exit",
+    ),
+    Bad(
+        "an onNoData that goes on",
+        "spec.onNoData.then",
+        _CHOICES,
+        {"onNoData": {"then": "Continue"}},
+        "supported values",
+    ),
+    Bad("paused in quotes", "spec.paused", "write true or false", {"paused": "yes"}, "must be of type boolean"),
+    Bad("a misspelt field", "spec.haltRule", "did you mean haltRules?", {"haltRule": []}, "unknown field"),
+    Bad(
+        "a misspelt field inside",
+        "spec.stages[0].exits",
+        "did you mean exit?",
+        {"stages": _stages("100%", exits=[])},
+        "unknown field",
+    ),
+)
+
+HOSTILE: tuple[str, ...] = (
+    "a; return 200",
+    "a}",
+    "$host",
+    "${http_authorization}",
+    "a\nb",
+    "a\r\nSet-Cookie: x",
+    "~^.*",
+    '"',
+    "'",
+    "\\",
+    "../x",
+    "`id`",
+    "{{ 7*7 }}",
+    "a b",
+    "a\u0000b",
+    "é",
+    "default\n",
+    'x"} or up{job="',
+    "unix:/var/run/docker.sock",
+    "*",
+    "#",
+)
+"""Strings that would do harm in an nginx config, a PromQL query, a URL or a log line."""
+
+HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("spec.workload.stable.service", "workload.stable.service", {}),
+    ("spec.workload.canary.deployment", "workload.canary.deployment", {}),
+    ("spec.traffic.nginx.service", "traffic.nginx.service", {}),
+    ("spec.traffic.nginx.configMap", "traffic.nginx.configMap", {}),
+    ("spec.traffic.sticky.header", "traffic.sticky.header", {}),
+    ("spec.traffic.sticky.cookie", "traffic.sticky.cookie", {}),
+    ("spec.traffic.responseHeaders.cohort", "traffic.responseHeaders.cohort", {}),
+    ("spec.stages[0].name", "stages.0.name", {"stages": _stages("100%")}),
+    ("spec.stages[0].cohort.header", "stages.0.cohort.header", _cohort(values=["x"])),
+    ("spec.stages[0].cohort.values[0]", "stages.0.cohort.values.0", _cohort(header="X-A", values=["x"])),
+    ("spec.metrics.prometheus", "metrics.prometheus", {}),
+    ("spec.metrics.statusLabel", "metrics.statusLabel", {}),
+    ("spec.metrics.arms.label", "metrics.arms.label", {"metrics.arms": {"by": "label", "stable": "a", "canary": "b"}}),
+    ("spec.metrics.arms.stable", "metrics.arms.stable", {"metrics.arms": {"by": "label", "label": "v", "canary": "b"}}),
+    ("spec.haltRules[0].name", "haltRules.0.name", {"haltRules": [RULE]}),
+    ("spec.workload.identityPaths[0]", "workload.identityPaths.0", {"workload.identityPaths": ["/spec/a"]}),
+)
+"""Fields that reach one of those places: path in the YAML, path of the change, changes it needs beside it."""

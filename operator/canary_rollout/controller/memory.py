@@ -46,7 +46,6 @@ class Memory:
         evidence: the rules' memory; ``None`` until taken from status.
         assessment: verdicts not yet decided on (kept until a decision on them is carried out).
         evaluating: whether the rules are to be evaluated at every interval.
-        checked_at: POSIX seconds of the last evaluation.
         contest: who interferes with the route.
     """
 
@@ -62,7 +61,6 @@ class Memory:
     evidence: Evidence | None = None
     assessment: Assessment | None = None
     evaluating: bool = False
-    checked_at: float = 0.0
     contest: Contest = field(default_factory=Contest)
 
     def read(self, rollout: Object) -> None:

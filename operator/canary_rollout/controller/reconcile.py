@@ -19,7 +19,7 @@ from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, report, worth_writing
 from canary_rollout.kube.cache import Cache
-from canary_rollout.kube.port import CANARY_ROLLOUTS, Clock, KubeApi, Object
+from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi, Object
 from canary_rollout.model.conditions import Condition, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus, ConditionStatus, RolloutState
@@ -120,7 +120,7 @@ class Reconciler:
         if memory.spec is None:
             return await self._say_invalid(rollout, memory)
         router = shell.router_for(self._context(rollout, memory.spec))
-        watched = router.watched()
+        watched = (*router.watched(), *_deployments(key, memory.spec))
         shell.needs.need(key, watched)
         if shell.needs.missing(watched):
             return _UNPRIMED
@@ -248,6 +248,11 @@ class Reconciler:
             self._shell.evaluations.follow(key, memory)
         self._shell.needs.drop(key)
         self._shell.telemetry.forgot(key)
+
+
+def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
+    names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
+    return tuple(Watched(DEPLOYMENTS, key[0], name) for name in names)
 
 
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:

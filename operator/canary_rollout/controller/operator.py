@@ -1,0 +1,146 @@
+"""The operator process: every replica keeps a warm cache; the one that holds the Lease decides and writes."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from canary_rollout.controller.checks import Checks, Sampling
+from canary_rollout.controller.clock import SystemClock
+from canary_rollout.controller.gather import Gatherer
+from canary_rollout.controller.guard import Guard
+from canary_rollout.controller.informer import Informers, WatchObserver
+from canary_rollout.controller.lease import Lease
+from canary_rollout.controller.owners import Owners, urgent
+from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
+from canary_rollout.controller.reconcile import Reconciler, Shell, Telemetry
+from canary_rollout.kube.cache import Cache, Change
+from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
+from canary_rollout.kube.recording import RecordingApi
+from canary_rollout.traffic.port import Router, RouterContext
+from canary_rollout.traffic.registry import router_for
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_POLL = 0.02
+"""Seconds between looks whether the lists that a new term begins with are in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an operator is put together from.
+
+    Attributes:
+        api: the cluster.
+        sampler: asks Prometheus.
+        telemetry: metrics and Events.
+        lease: who acts.
+        guard: whether a raise may be sent.
+        namespaces: restrict the operator to these; empty for the whole cluster.
+        clock: wall time.
+        router_for: builds a rollout's router.
+        queue_observer: told what the queue of reconciles does.
+        checks_observer: told what the queue of evaluations does.
+        watch_observer: told how the watches fare.
+    """
+
+    api: KubeApi
+    sampler: Sampling
+    telemetry: Telemetry
+    lease: Lease
+    guard: Guard
+    namespaces: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=SystemClock)
+    router_for: Callable[[RouterContext], Router] = router_for
+    queue_observer: QueueObserver | None = None
+    checks_observer: QueueObserver | None = None
+    watch_observer: WatchObserver | None = None
+
+
+class Operator:
+    """Wires the parts. :meth:`run` needs somebody to feed the cache with changes (kopf, see ``watch.py``)."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.cache = Cache()
+        self.owners = Owners()
+        # First of the listeners: an urgent change goes before everything that is merely woken by it.
+        self.cache.listen(self._urgent)
+        api = RecordingApi(parts.api, self.cache)
+        gatherer = Gatherer(
+            api=api,
+            cache=self.cache,
+            clock=parts.clock,
+            no_raise=parts.guard.refusal,
+            term=lambda: parts.lease.term,
+            owner=self.owners.owner,
+        )
+        self.queue = WorkQueue(self._reconcile, observer=parts.queue_observer)
+        self.informers = Informers(
+            parts.api, self.cache, self.queue.add, namespaces=parts.namespaces, observer=parts.watch_observer
+        )
+        self.checks = Checks(
+            parts.sampler,
+            gatherer,
+            parts.clock,
+            self.queue.add,
+            lambda: self.reconciler.memories,
+            observer=parts.checks_observer,
+        )
+        self.reconciler = Reconciler(
+            Shell(
+                api=api,
+                cache=self.cache,
+                clock=parts.clock,
+                gatherer=gatherer,
+                needs=self.informers,
+                telemetry=parts.telemetry,
+                evaluations=self.checks,
+                router_for=parts.router_for,
+                term=lambda: parts.lease.term,
+            )
+        )
+
+    async def run(self) -> None:
+        """Keep the cache warm and, while the Lease is ours, act. Ends only by an error or by being cancelled.
+
+        Raises:
+            LeaseLostError: somebody else may act now; the process must end.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.informers.run(), name="informers")
+            tasks.create_task(self._lead(), name="leader")
+
+    async def _lead(self) -> None:
+        lease = self._parts.lease
+        await lease.acquire()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(lease.keep(), name="lease")
+                await self._begin()
+                tasks.create_task(self.queue.run(), name="reconciles")
+                tasks.create_task(self.checks.queue.run(), name="evaluations")
+        finally:
+            await lease.release()
+
+    async def _begin(self) -> None:
+        """What was read before the Lease was ours may be old: list again, and only then look at every rollout."""
+        began = asyncio.get_running_loop().time()
+        self.informers.sweep_now()
+        while self.informers.sweep_age() > asyncio.get_running_loop().time() - began:
+            await asyncio.sleep(_SWEEP_POLL)
+        for rollout in self.cache.all(CANARY_ROLLOUTS):
+            self.queue.add((rollout["metadata"]["namespace"], rollout["metadata"]["name"]))
+
+    async def _reconcile(self, key: Key) -> float | None:
+        return await self.reconciler.reconcile(key)
+
+    def _urgent(self, change: Change) -> None:
+        if change.resource == CANARY_ROLLOUTS:
+            self.owners.take(change)
+            if urgent(change):
+                self.queue.preempt((change.namespace, change.name))
+        elif change.resource == DEPLOYMENTS and urgent(change):
+            for key in self.owners.keys(change.namespace, change.name):
+                self.queue.preempt(key)

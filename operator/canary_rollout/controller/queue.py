@@ -71,7 +71,7 @@ class _Lane(StrEnum):
 class _Item:
     """What is known of one key; kept only while there is something to know."""
 
-    __slots__ = ("began", "due", "failures", "fast_run", "lane", "task", "wait_since")
+    __slots__ = ("began", "due", "entered", "failures", "fast_run", "lane", "task", "wait_since")
 
     def __init__(self) -> None:
         self.lane = _Lane.NONE
@@ -80,7 +80,13 @@ class _Item:
         self.task: asyncio.Task[float | None] | None = None
         self.fast_run = False
         self.began = 0.0
+        self.entered = False
         self.failures = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether a run is already on its way that will see everything known by now."""
+        return self.lane is not _Lane.NONE or (self.task is not None and not self.entered)
 
     @property
     def idle(self) -> bool:
@@ -133,7 +139,7 @@ class WorkQueue:
     def add(self, key: Key) -> None:
         """Run ``key`` as soon as its turn comes; again after the run that is under way, if there is one."""
         item = self._item(key)
-        if item.lane is _Lane.NONE:
+        if not item.asked:
             self._enqueue(key, item, _Lane.NORMAL, self._now())
         self._pump()
 
@@ -157,7 +163,8 @@ class WorkQueue:
         lower a weight cannot keep the lowering from happening.
         """
         item = self._item(key)
-        if item.lane is not _Lane.FAST:
+        begins = item.task is not None and item.fast_run and not item.entered
+        if item.lane is not _Lane.FAST and not begins:
             self._enqueue(key, item, _Lane.FAST, self._now())
         if item.task is not None and not item.fast_run:
             item.task.cancel("preempted")
@@ -262,17 +269,18 @@ class WorkQueue:
     def _start(self, key: Key, *, fast: bool) -> None:
         item = self._items[key]
         now = self._now()
-        item.lane, item.due, item.fast_run, item.began = _Lane.NONE, None, fast, now
+        item.lane, item.due, item.fast_run, item.began, item.entered = _Lane.NONE, None, fast, now, False
         if fast:
             self._busy_fast += 1
         else:
             self._busy += 1
         if self._observer is not None:
             self._observer.started(key, now - item.wait_since)
-        item.task = asyncio.get_running_loop().create_task(self._one(key), name=f"reconcile {key[0]}/{key[1]}")
+        item.task = asyncio.get_running_loop().create_task(self._one(key, item), name=f"reconcile {key[0]}/{key[1]}")
         item.task.add_done_callback(lambda task: self._done(key, item, task))
 
-    async def _one(self, key: Key) -> float | None:
+    async def _one(self, key: Key, item: _Item) -> float | None:
+        item.entered = True
         async with asyncio.timeout(self._timeout):
             return await self._reconcile(key)
 
@@ -280,6 +288,7 @@ class WorkQueue:
         item.task = None
         if item.fast_run:
             self._busy_fast -= 1
+            item.fast_run = False
         else:
             self._busy -= 1
         error = None if task.cancelled() else task.exception()
@@ -339,7 +348,7 @@ class WorkQueue:
                 continue
             item = self._items[key]
             item.due = None
-            if item.lane is _Lane.NONE:
+            if not item.asked:
                 self._enqueue(key, item, _Lane.NORMAL, due)
         self._arm()
         self._pump()

@@ -189,14 +189,13 @@ async def test_no_more_than_the_workers_run_at_once_and_all_get_their_turn(work,
     async with running(WorkQueue(work, workers=2, observer=seen)) as queue:
         for key in keys:
             queue.add(key)
-        queue.add(keys[0])
-        assert queue.depth() == 5
+        assert queue.depth() == 4
         await asyncio.sleep(0.5)
         assert queue.running() == 2
         assert queue.longest_wait() == pytest.approx(0.5)
         await asyncio.sleep(10)
-    assert [key for key, _ in work.runs] == [*keys, keys[0]] or work.runs[2][0] == keys[2]
-    assert max(late for _, late in seen.late) <= 3.0
+    assert [key for key, _ in work.runs] == keys
+    assert max(late for _, late in seen.late) == 2.0
 
 
 async def test_a_preempting_key_goes_first_even_when_all_workers_are_busy(work):

@@ -1,0 +1,78 @@
+# The two commands of the README are `make demo` and `make test`; everything else is for people who change the code.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+N ?= 500
+RUNS ?= 10
+CONTEXT ?=
+FAST := not e2e and not nginx and not prometheus and not slow
+
+.PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-scale bench-sampler coverage clean venv
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+venv: $(STAMP) ## The virtual environment with the locked packages
+
+$(STAMP): pyproject.toml requirements-dev.lock
+	@echo "installing the locked packages into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## A good and a bad release on real parts, on this machine (CONTEXT=name: on a cluster of yours)
+	@$(BIN)/python -m canary_rollout.local.demo $(if $(CONTEXT),--context $(CONTEXT))
+
+test: lint test-unit test-e2e coverage ## Everything: checks, unit and property tests, end-to-end stories, coverage
+
+test-fast: $(STAMP) ## Unit, property and shell tests without real services: under a minute
+	@$(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
+
+test-unit: $(STAMP)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report= -m "$(FAST)"
+
+test-e2e: $(STAMP)
+	@$(BIN)/python -m canary_rollout.local fetch
+	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report= -m "not ($(FAST))"
+
+coverage: $(STAMP) ## Branch coverage of the last test run: pure rooms >= 95 %, all >= 85 %
+	@$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true
+	@echo "pure rooms:"
+	@$(BIN)/python -m coverage report --include='*/canary_rollout/model/*,*/canary_rollout/analysis/*,*/canary_rollout/engine/*' --fail-under=95 | tail -n 3
+	@echo "everything:"
+	@$(BIN)/python -m coverage report --fail-under=85 | tail -n 3
+
+lint: $(STAMP) ## ruff, mypy strict, import contracts, generated files
+	@$(BIN)/ruff check operator tests bench
+	@$(BIN)/ruff format --check --quiet operator tests bench
+	@$(BIN)/mypy operator
+	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m canary_rollout.model.crd --check
+
+format: $(STAMP) ## Mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet operator tests bench
+	@$(BIN)/ruff format --quiet operator tests bench
+
+crds: $(STAMP) ## Generate crds/ from the models
+	@$(BIN)/python -m canary_rollout.model.crd
+
+lock: ## Lock the versions again, with hashes and without addresses
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+
+bench: $(STAMP) ## Fault visible in Prometheus -> last request on the canary, through real nginx (RUNS=10)
+	@$(BIN)/python bench/rollback.py --runs $(RUNS)
+
+bench-scale: $(STAMP) ## N rollouts on the real API server: CPU, memory, API calls, queries, lateness (N=500)
+	@$(BIN)/python bench/scale.py --rollouts $(N)
+
+bench-sampler: $(STAMP) ## Queries per tick and CPU per check of the sampler alone
+	@$(BIN)/python bench/sampler.py
+
+clean: ## Remove what was built here (the binaries in the user's cache directory stay)
+	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build bench/results

@@ -5,3 +5,6 @@ import asyncio
 # looptime asks for the current loop before plain tests too, and Python 3.11 makes one when none was ever set: it would be
 # left behind and reported (as an unclosed loop) in whatever test the garbage collector runs.
 asyncio.set_event_loop(None)
+
+# In tests/plugins: the real cluster for end-to-end tests, imported only when a test asks for it.
+pytest_plugins = ["local_cluster"]

@@ -69,6 +69,8 @@ PROMETHEUS = GoProgram(
     binaries=("prometheus", "promtool"),
     flags=("-tags", "remove_all_sd,enable_kubernetes_sd"),
 )
+# Only the tests of the chart need it.
+HELM = GoProgram(name="helm", packages=("helm.sh/helm/v4/cmd/helm",), binaries=("helm",))
 # 2.42 is Debian's; older ones lack nothing we use, but nobody tried.
 PROMETHEUS_ON_PATH = Tool("prometheus", "", (), ("--version",), (2, 40))
 
@@ -121,6 +123,11 @@ async def ensure_promtool(progress: ProgressCallback = silent) -> Path:
     """Return promtool, from PATH or from the same build as Prometheus."""
     found = shutil.which("promtool")
     return Path(found) if found else await ensure_program(PROMETHEUS, progress) / "promtool"
+
+
+async def ensure_helm(progress: ProgressCallback = silent) -> Path:
+    """Return Helm, built if it is not in the cache yet (a minute or two, once)."""
+    return await ensure_program(HELM, progress) / "helm"
 
 
 def program_directory(program: GoProgram) -> Path:

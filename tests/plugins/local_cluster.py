@@ -1,0 +1,45 @@
+"""A real Kubernetes for tests: the session fixture ``local_cluster`` and a fresh ``namespace`` per test.
+
+Tests marked ``e2e`` run in the session's event loop (set here), because the cluster's node lives in it: so they must
+never block it, ``await local_cluster.kubectl(...)`` instead of ``subprocess.run``. Each xdist worker has a cluster of
+its own. Images are registered as a test needs them: ``local_cluster.images["name"] = [...]``.
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from canary_rollout.local.cluster import LocalCluster
+
+BACK_OFF_SCALE = 0.05  # a crashed container waits 0.5 s, 1 s, 2 s … instead of 10 s, 20 s, 40 s …
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("e2e") is not None:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def local_cluster() -> "AsyncIterator[LocalCluster]":
+    from canary_rollout.local.cluster import LocalCluster
+
+    async with LocalCluster(audit=True, scrape_interval=1.0, time_scale=BACK_OFF_SCALE) as cluster:
+        yield cluster
+        cluster.check()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def namespace(local_cluster: "LocalCluster") -> AsyncIterator[str]:
+    """Name of a namespace that exists for this test only (with its ServiceAccount ``default``)."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    await local_cluster.admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await local_cluster.admin.wait_for(
+        "v1", "ServiceAccount", "default", lambda _: True, namespace=name, what="made by the controller manager"
+    )
+    yield name
+    await local_cluster.admin.delete("v1", "Namespace", name)

@@ -27,9 +27,9 @@ async def connect(target: Target) -> AsyncIterator[Connection]:
 async def _client(target: Target) -> Client:
     import yaml
 
-    if _in_pod(target):
-        return Client.in_cluster()
     try:
+        if _in_pod(target):
+            return Client.in_cluster()
         return await Client.from_kubeconfig(target.kubeconfig, context=target.context)
     except ConfigError as error:
         raise CliError(str(error), Exit.USAGE) from error

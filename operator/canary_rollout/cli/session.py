@@ -1,9 +1,8 @@
 """What a command gets from outside: the cluster, the clock, the terminal. Tests replace :class:`Tools` as one object."""
 
-import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from canary_rollout.kube.port import KubeApi
+    from canary_rollout.metrics.port import Sampler
 
 WAIT: Final = 10.0
 """Seconds until the operator has to have answered, unless ``--wait`` says otherwise."""
@@ -47,6 +47,28 @@ def _connect(target: Target) -> AbstractAsyncContextManager[Connection]:
     return connect(target)
 
 
+async def _sleep(seconds: float) -> None:
+    import asyncio
+
+    await asyncio.sleep(seconds)
+
+
+def _sampler() -> "AbstractAsyncContextManager[Sampler]":
+    from contextlib import asynccontextmanager
+
+    from canary_rollout.metrics.sampler import PrometheusSampler
+
+    @asynccontextmanager
+    async def opened() -> "AsyncIterator[Sampler]":
+        sampler = PrometheusSampler()
+        try:
+            yield sampler
+        finally:
+            await sampler.close()
+
+    return opened()
+
+
 @dataclass(slots=True)
 class Tools:
     """The outside world of one invocation.
@@ -54,13 +76,15 @@ class Tools:
     Attributes:
         connect: opens the connection of a target.
         now: wall clock, POSIX seconds.
+        sampler: asks Prometheus; used for one evaluation.
         sleep: waits so many seconds.
         interactive: whether a person can answer a question.
     """
 
     connect: Callable[[Target], AbstractAsyncContextManager[Connection]] = _connect
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    sampler: "Callable[[], AbstractAsyncContextManager[Sampler]]" = _sampler
+    sleep: Callable[[float], Awaitable[None]] = _sleep
     interactive: Callable[[], bool] = field(default=lambda: sys.stdin.isatty() and sys.stderr.isatty())
 
     def console(self) -> "Console":
@@ -80,6 +104,7 @@ class Session:
 
     def run(self, work: Callable[[Connection], Awaitable[int | None]]) -> int:
         """Connect, do the work, close; the exit code."""
+        import asyncio
 
         async def connected() -> int:
             async with self.tools.connect(self.target) as connection:

@@ -125,23 +125,29 @@ def run(session: Session, name: str, plan: Plan) -> int:
 async def _dry_run(connection: Connection, name: str, plan: Plan, rollout: "Object") -> Change:
     """The patch and the revision it would make, as the API server itself would store it (defaults, webhooks)."""
     from canary_rollout.cli.send import MANAGER
-    from canary_rollout.kube.port import DEPLOYMENTS, NotFoundError
-    from canary_rollout.workloads.view import deployment_revision
+    from canary_rollout.kube.port import DEPLOYMENTS
+    from canary_rollout.workloads.view import deployment_revision, selector_labels
 
     workload = rollout["spec"]["workload"]
     deployment = workload["canary"]["deployment"]
-    try:
-        current = await connection.api.get(DEPLOYMENTS, connection.namespace, deployment)
-    except NotFoundError as error:
-        raise CliError(
-            f"the canary of {name} is Deployment {deployment}, which is not in namespace {connection.namespace}: create it first"
-        ) from error
+    current = await _deployment(connection, f"the canary of {name}", deployment)
+    stable = await _deployment(connection, f"stable of {name}", workload["stable"]["deployment"])
     operations, before = _operations(name, plan, deployment, current)
     after = await connection.api.json_patch(
         DEPLOYMENTS, connection.namespace, deployment, copy.deepcopy(operations), manager=MANAGER, dry_run=True
     )
-    revision = deployment_revision(after, workload.get("identityPaths") or ())
-    return Change(deployment, operations, before, revision)
+    paths = tuple(workload.get("identityPaths") or ())
+    return Change(deployment, operations, before, deployment_revision(after, selector_labels(stable, after), paths))
+
+
+async def _deployment(connection: Connection, whose: str, deployment: str) -> "Object":
+    from canary_rollout.kube.port import DEPLOYMENTS, NotFoundError
+
+    try:
+        return await connection.api.get(DEPLOYMENTS, connection.namespace, deployment)
+    except NotFoundError as error:
+        where = f"which is not in namespace {connection.namespace}"
+        raise CliError(f"{whose} is Deployment {deployment}, {where}: create it first") from error
 
 
 def _operations(name: str, plan: Plan, deployment: str, current: "Object") -> "tuple[list[Object], str]":

@@ -3,11 +3,8 @@
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from canary_rollout.analysis.evidence import Evidence
-from canary_rollout.analysis.readings import Samples
 from canary_rollout.analysis.rules import assess
 from canary_rollout.analysis.verdict import Assessment, Outcome
 from canary_rollout.controller.gather import Gatherer
@@ -15,6 +12,7 @@ from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.kube.port import Clock, Object
+from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.spec import Action
 
@@ -22,35 +20,12 @@ SUB_TICKS = 1.0
 """Evaluations fall on whole multiples of this (seconds) within an interval: those of one sub-tick share their queries."""
 
 
-class Sampling(Protocol):
-    """The sampler, as far as the checks ask it."""
-
-    def register(self, request: MetricRequest) -> None:
-        """Take a rollout's questions into the shared queries; replaces what it asked before."""
-        ...
-
-    def unregister(self, key: str) -> None:
-        """Drop a rollout's questions."""
-        ...
-
-    async def sample(self, key: str) -> Samples:
-        """Its answers, at one evaluation time. Never raises for a Prometheus that is down: the readings say so."""
-        ...
-
-
-@dataclass(slots=True)
-class _Followed:
-    """What was last asked for a rollout."""
-
-    request: MetricRequest | None = None
-
-
 class Checks:
     """One small queue of evaluations. ``evaluated`` is called with a key whose memory holds a new assessment."""
 
     def __init__(
         self,
-        sampler: Sampling,
+        sampler: Sampler,
         gatherer: Gatherer,
         clock: Clock,
         evaluated: Callable[[Key], None],
@@ -73,16 +48,16 @@ class Checks:
         self._clock = clock
         self._evaluated = evaluated
         self._memories = memories
-        self._followed: dict[Key, _Followed] = {}
+        self._followed: set[Key] = set()
         self.queue = WorkQueue(self._check, workers=1024, timeout=60.0, observer=observer)
 
     def follow(self, key: Key, memory: Memory) -> None:
         """Start or stop evaluating, as ``memory.evaluating`` says."""
         if memory.evaluating and key not in self._followed and memory.spec is not None:
-            self._followed[key] = _Followed()
+            self._followed.add(key)
             self.queue.add_after(key, self._delay(key, memory.spec.metrics.interval))
         elif not memory.evaluating and key in self._followed:
-            del self._followed[key]
+            self._followed.discard(key)
             self.queue.forget(key)
             self._sampler.unregister("/".join(key))
 
@@ -93,17 +68,14 @@ class Checks:
         return interval - (self._clock.now() - place) % interval
 
     async def _check(self, key: Key) -> float | None:
-        memory, followed = self._memories().get(key), self._followed.get(key)
-        if memory is None or followed is None or memory.spec is None:
+        memory = self._memories().get(key)
+        if memory is None or key not in self._followed or memory.spec is None:
             return None
         spec, state = memory.spec, memory.state
         stage = stage_of(spec, state) if state.stage else None
         stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
         request = MetricRequest.of(*key, spec, stage, _replica_sets(stable), _replica_sets(canary))
-        if request != followed.request:
-            self._sampler.register(request)
-            followed.request = request
-        samples = await self._sampler.sample(request.key)
+        samples = await self._sampler.sample(request)
         if key in self._followed:
             evidence = memory.evidence or Evidence()
             assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now())

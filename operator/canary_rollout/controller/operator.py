@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from canary_rollout.controller.checks import Checks, Sampling
+from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
@@ -18,6 +18,7 @@ from canary_rollout.controller.reconcile import Reconciler, Shell, Telemetry
 from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
 from canary_rollout.kube.recording import RecordingApi
+from canary_rollout.metrics.port import Sampler
 from canary_rollout.traffic.port import Router, RouterContext
 from canary_rollout.traffic.registry import router_for
 
@@ -46,7 +47,7 @@ class Parts:
     """
 
     api: KubeApi
-    sampler: Sampling
+    sampler: Sampler
     telemetry: Telemetry
     lease: Lease
     guard: Guard
@@ -128,7 +129,7 @@ class Operator:
         """What was read before the Lease was ours may be old: list again, and only then look at every rollout."""
         began = asyncio.get_running_loop().time()
         self.informers.sweep_now()
-        while self.informers.sweep_age() > asyncio.get_running_loop().time() - began:
+        while self.informers.sweep_age() > asyncio.get_running_loop().time() - began:  # noqa: ASYNC110 - many lists, no one event
             await asyncio.sleep(_SWEEP_POLL)
         for rollout in self.cache.all(CANARY_ROLLOUTS):
             self.queue.add((rollout["metadata"]["namespace"], rollout["metadata"]["name"]))

@@ -30,58 +30,58 @@ class StatusModel(BaseModel):
 class ConditionStatus(StatusModel):
     """One entry of ``status.conditions`` as kstatus, Argo CD and ``kubectl wait`` read it."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str
-    last_transition_time: Instant
-    observed_generation: int = 0
+    type: str = Field(description="Ready, Reconciling, Stalled or RouteContested.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(description="One word for the cause; the Event that tells it has the same.")
+    message: str = Field(description="The cause in one sentence.")
+    last_transition_time: Instant = Field(description="When status last changed.")
+    observed_generation: int = Field(0, description="Generation of the spec this speaks of.")
 
 
 class VerdictStatus(StatusModel):
     """The last word of one rule or gate, refreshed when its outcome changes and every five minutes."""
 
-    rule: str
-    verdict: Literal["pass", "fail", "none"]
+    rule: str = Field(description="Name of the halt rule or gate.")
+    verdict: Literal["pass", "fail", "none"] = Field(description="pass, fail or none.")
     reason: str = Field("", description="Why there is no verdict: NoData, NotEnough or NotApplicable.")
-    message: str = ""
+    message: str = Field("", description="The numbers, in one sentence.")
     breached_since: Instant | None = Field(None, description="First sample of the present unbroken breach.")
 
 
 class Halt(StatusModel):
     """The latch: why a revision is kept at weight 0 until somebody says retry."""
 
-    revision: str
-    reason: Reason
+    revision: str = Field(description="The condemned revision.")
+    reason: Reason = Field(description="Why it was stopped, in one word.")
     rule: str = Field("", description="Halt rule, or empty when none was the cause.")
     message: str = Field(description="One sentence with the numbers.")
-    stage: str = ""
+    stage: str = Field("", description="Stage it was stopped in.")
     weight: Weight = Field(0, description="Weight the canary served at when it was stopped.")
-    at: Instant
+    at: Instant = Field(description="When it was stopped.")
 
 
 class Pause(StatusModel):
     """Why the weight is held until a person says resume."""
 
-    reason: Reason
-    rule: str = ""
-    message: str
-    at: Instant
+    reason: Reason = Field(description="Why, in one word.")
+    rule: str = Field("", description="Halt rule that asked for it, or empty.")
+    message: str = Field(description="Why, in one sentence.")
+    at: Instant = Field(description="Since when.")
 
 
 class Lowering(StatusModel):
     """Why the weight was lowered although nothing failed; recorded before the route is written."""
 
-    reason: Reason
-    to: Weight
-    at: Instant
+    reason: Reason = Field(description="Why, in one word.")
+    to: Weight = Field(description="Weight it goes down to.")
+    at: Instant = Field(description="Since when.")
 
 
 class StageClock(StatusModel):
     """Time the present weight has been held: ``held_ms`` up to ``since``, and running while ``since`` is set."""
 
-    held_ms: int = 0
-    since: Instant | None = None
+    held_ms: int = Field(0, description="Milliseconds held up to since.")
+    since: Instant | None = Field(None, description="Running since then; absent while it stands still.")
 
     def elapsed(self, now: float) -> float:
         """Seconds held up to ``now``."""
@@ -100,8 +100,8 @@ class StageClock(StatusModel):
 class Approval(StatusModel):
     """A person's yes to one stage; it expires."""
 
-    stage: str
-    at: Instant
+    stage: str = Field(description="Stage that may begin.")
+    at: Instant = Field(description="When the yes was given.")
 
 
 class RolloutState(StatusModel):
@@ -110,20 +110,22 @@ class RolloutState(StatusModel):
     ``wanted`` is the intent (persisted before a raise is written), ``confirmed`` the last weight the data plane proved.
     """
 
-    phase: Phase = Phase.IDLE
-    revision: str = ""
+    phase: Phase = Field(Phase.IDLE, description="Where this revision's journey is.")
+    revision: str = Field("", description="Revision being rolled out.")
     stable_revision: str = Field("", description="What stable was when this rollout began.")
     stage: str = Field("", description="Name of the stage whose hold is running, empty before the first.")
-    wanted: Weight = 0
-    confirmed: Weight = 0
-    clock: StageClock = Field(default_factory=StageClock)
+    wanted: Weight = Field(0, description="The intent, written down before the route is.")
+    confirmed: Weight = Field(0, description="Last weight the data plane proved.")
+    clock: StageClock = Field(default_factory=StageClock, description="Time the present weight has been held.")
     began_at: Instant | None = Field(None, description="When this revision was first seen.")
     serving_since: Instant | None = Field(None, description="When this revision first got a weight above 0.")
-    pause: Pause | None = None
-    lowering: Lowering | None = None
-    approval: Approval | None = None
-    no_data_since: Instant | None = None
-    drain_until: Instant | None = None
+    pause: Pause | None = Field(None, description="Why the weight is held until somebody says resume.")
+    lowering: Lowering | None = Field(None, description="Why the weight was lowered although nothing failed.")
+    approval: Approval | None = Field(None, description="A person's yes to the next stage.")
+    no_data_since: Instant | None = Field(None, description="Since when there are no numbers.")
+    drain_until: Instant | None = Field(
+        None, description="Until when requests under way may still end on the version they began on."
+    )
     fresh_after: Instant | None = Field(None, description="Verdicts rest only on samples taken after this.")
     pin: Weight | None = Field(
         None, description="Weight of `kubectl canary start --weight`, to go to first and pause at."
@@ -139,41 +141,51 @@ class RolloutState(StatusModel):
 class CommandStatus(StatusModel):
     """The last command that was consumed, and what became of it."""
 
-    id: str
-    command: str
-    at: Instant
-    by: str = ""
-    accepted: bool
-    message: str = ""
+    id: str = Field(description="Id of the command.")
+    command: str = Field(description="What was asked for, such as pause.")
+    at: Instant = Field(description="When it was given.")
+    by: str = Field("", description="Who gave it.")
+    accepted: bool = Field(description="Whether it was carried out.")
+    message: str = Field("", description="Why not, or what became of it.")
 
 
 class HistoryEntry(StatusModel):
     """How one earlier revision ended."""
 
-    revision: str
-    result: Literal["Succeeded", "RolledBack", "Halted", "Superseded"]
-    reason: str = ""
-    message: str = ""
-    began_at: Instant | None = None
-    ended_at: Instant
+    revision: str = Field(description="The revision.")
+    result: Literal["Succeeded", "RolledBack", "Halted", "Superseded"] = Field(
+        description="Succeeded, RolledBack, Halted or Superseded."
+    )
+    reason: str = Field("", description="Why, in one word.")
+    message: str = Field("", description="Why, in one sentence.")
+    began_at: Instant | None = Field(None, description="When its rollout began.")
+    ended_at: Instant = Field(description="When its rollout ended.")
 
 
 class CanaryRolloutStatus(StatusModel):
     """Everything the operator says and remembers about one CanaryRollout."""
 
-    observed_generation: int = 0
-    phase: Phase = Phase.IDLE
+    observed_generation: int = Field(0, description="Generation of the spec this status speaks of.")
+    phase: Phase = Field(Phase.IDLE, description="Where the rollout is.")
     message: str = Field("", description="Where the rollout is, why, and what happens next, in one sentence.")
     stage: str = Field("", description="Stage and its place, such as friendly (2/4).")
     weight: str = Field("0%", description="The canary's share of the traffic that is wanted now.")
     revision: str = Field("", description="Revision being rolled out, or the last one that was.")
     router: str = Field("", description="Router and how it serves, such as nginx (njs).")
     next_change: Instant | None = Field(None, description="When something changes next if nothing goes wrong.")
-    conditions: tuple[ConditionStatus, ...] = Field((), max_length=8)
-    verdicts: tuple[VerdictStatus, ...] = Field((), max_length=64)
+    conditions: tuple[ConditionStatus, ...] = Field(
+        (),
+        max_length=8,
+        description="Ready, Reconciling and Stalled as kstatus means them; others only while they are true.",
+    )
+    verdicts: tuple[VerdictStatus, ...] = Field((), max_length=64, description="The last word of each rule and gate.")
     halt: Halt | None = Field(None, description="Why this revision was stopped.")
-    history: tuple[HistoryEntry, ...] = Field((), max_length=MAX_HISTORY)
-    last_command: CommandStatus | None = None
+    history: tuple[HistoryEntry, ...] = Field(
+        (), max_length=MAX_HISTORY, description="How earlier revisions ended, newest first."
+    )
+    last_command: CommandStatus | None = Field(
+        None, description="The last command that was consumed, and what became of it."
+    )
     consumed: dict[str, str] = Field(default_factory=dict, description="Id of the last consumed command, by command.")
     evaluated_through: Instant | None = Field(None, description="The evidence below includes samples up to this time.")
     evidence: dict[str, Any] = Field(default_factory=dict, description="Persisted state of the rules.")

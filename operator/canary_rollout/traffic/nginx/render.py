@@ -1,12 +1,13 @@
 """``nginx.conf`` from validated values. What it says depends on the spec and two Services, never on the weight."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from canary_rollout.model.spec import ResponseHeaders, Sticky
 from canary_rollout.traffic.nginx import validate
+from canary_rollout.traffic.nginx.document import digest
 from canary_rollout.traffic.port import RouterError
 
 
@@ -87,3 +88,9 @@ def render_config(config: ProxyConfig) -> str:
         canary_upstream=_upstream("canary Service", config.canary_upstream),
         told=_told(config.headers),
     )
+
+
+@lru_cache(maxsize=8192)
+def config_digest(config: ProxyConfig) -> str:
+    """SHA-256 of what :func:`render_config` makes, remembered: it is asked for at every look at a route."""
+    return digest(render_config(config))

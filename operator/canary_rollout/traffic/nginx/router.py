@@ -5,7 +5,6 @@ start without a configuration. What stays behind says weight 0 (or 100 % awaitin
 a CanaryRollout that is created again does not try a condemned revision anew.
 """
 
-from functools import cached_property
 from typing import Final
 
 from canary_rollout.kube.port import (
@@ -20,6 +19,7 @@ from canary_rollout.kube.port import (
     Object,
 )
 from canary_rollout.model.routing import NginxTraffic
+from canary_rollout.model.stages import Cohort
 from canary_rollout.model.units import format_instant
 from canary_rollout.traffic import latch
 from canary_rollout.traffic.nginx import validate
@@ -34,7 +34,7 @@ from canary_rollout.traffic.nginx.document import (
     parse,
     parse_edited,
 )
-from canary_rollout.traffic.nginx.render import ProxyConfig, render_config, tenant_variable
+from canary_rollout.traffic.nginx.render import ProxyConfig, config_digest, render_config, tenant_variable
 from canary_rollout.traffic.port import (
     Capabilities,
     Proof,
@@ -92,14 +92,13 @@ class NginxRouter:
         except RouterError as error:
             found.append(f"traffic.nginx.service: {error}")
         for stage in context.spec.stages:
-            if stage.cohort is not None and stage.cohort.cookie is not None:
-                try:
-                    validate.cookie_name(f"stage {stage.name}: cohort.cookie", stage.cohort.cookie)
-                except RouterError as error:
-                    found.append(f"{error}")
+            try:
+                _checked_cohort(f"stage {stage.name}: cohort", stage.cohort)
+            except RouterError as error:
+                found.append(f"{error}")
         try:
             tenant_variable(self._traffic.sticky)
-            self._render()
+            render_config(self._proxy_config())
         except RouterError as error:
             found.append(f"{error}")
         return found
@@ -117,7 +116,7 @@ class NginxRouter:
 
     # Reading
 
-    @cached_property
+    @property
     def _object(self) -> Object | None:
         return self._context.reader.get(CONFIG_MAPS, self._context.namespace, self.config_map)
 
@@ -137,7 +136,7 @@ class NginxRouter:
         if foreign:
             said = f"{WEIGHTS_KEY} was overwritten by {foreign}; the proxies keep what they had"
             confirmation = Confirmation(confirmed=False, at=None, pending=said, mode=confirmation.mode)
-        elif self._outdated(written):
+        elif self._outdated(document):
             said = "the spec or a Service's address has changed; nginx.conf is to be written again"
             confirmation = Confirmation(confirmed=False, at=None, pending=said, mode=confirmation.mode)
         return self._view(written, document, confirmation, foreign)
@@ -167,9 +166,9 @@ class NginxRouter:
             return parse_edited(text), _other_writer(written)
         return document, "" if digest(config) == document.config else _other_writer(written)
 
-    def _outdated(self, written: Object) -> bool:
+    def _outdated(self, document: WeightsDocument) -> bool:
         try:
-            return self._render() != (written.get("data") or {}).get(CONFIG_KEY)
+            return config_digest(self._proxy_config()) != document.config
         except RouterError:
             return False  # nothing better can be written; problems() says why
 
@@ -189,22 +188,16 @@ class NginxRouter:
 
     # Writing
 
-    @cached_property
-    def _rendered(self) -> str:
+    def _proxy_config(self) -> ProxyConfig:
         context, services = self._context, self._context.spec.workload
-        return render_config(
-            ProxyConfig(
-                namespace=context.namespace,
-                rollout=context.name,
-                stable_upstream=cluster_address(context.reader, context.namespace, services.stable.service),
-                canary_upstream=cluster_address(context.reader, context.namespace, services.canary.service),
-                sticky=self._traffic.sticky,
-                headers=self._traffic.response_headers,
-            )
+        return ProxyConfig(
+            namespace=context.namespace,
+            rollout=context.name,
+            stable_upstream=cluster_address(context.reader, context.namespace, services.stable.service),
+            canary_upstream=cluster_address(context.reader, context.namespace, services.canary.service),
+            sticky=self._traffic.sticky,
+            headers=self._traffic.response_headers,
         )
-
-    def _render(self) -> str:
-        return self._rendered
 
     async def ensure(self, route: Route, *, fence: str | None) -> Written | Rejected:
         """Write the route; nothing when the cache already shows exactly this.
@@ -234,7 +227,7 @@ class NginxRouter:
 
     def _config_for(self, written: Object | None, *, lowering: bool) -> str:
         try:
-            return self._render()
+            return render_config(self._proxy_config())
         except RouterError:
             kept = ((written or {}).get("data") or {}).get(CONFIG_KEY)
             if kept is None or not lowering:
@@ -249,12 +242,6 @@ class NginxRouter:
             return None
 
     def _document(self, route: Route, config: str, before: WeightsDocument | None) -> WeightsDocument:
-        cohort = route.cohort if route.weight > 0 else None
-        if cohort is not None:
-            name = validate.header_name if cohort.header is not None else validate.cookie_name
-            name("cohort", cohort.header or cohort.cookie)
-            values = validate.cohort_values("cohort.values", cohort.values)
-            cohort = cohort.model_copy(update={"values": values})
         return WeightsDocument(
             namespace=validate.dns_name("metadata.namespace", self._context.namespace),
             rollout=validate.dns_name("metadata.name", self._context.name),
@@ -262,7 +249,7 @@ class NginxRouter:
             weight=validate.whole_number("weight", route.weight, 0, 10_000),
             revision=validate.revision("revision", route.revision),
             stable_revision=validate.revision("stable revision", route.stable_revision),
-            cohort=cohort,
+            cohort=_checked_cohort("cohort", route.cohort) if route.weight > 0 else None,
             listen=validate.whole_number("traffic.nginx.listen", self._nginx.listen, 1024, 65535),
             stale_after=self._nginx.stale_after,
             mode=self._nginx.mode,
@@ -290,6 +277,16 @@ class NginxRouter:
 
     async def release(self) -> None:
         """Leave the ConfigMap: the nginx pods need it, and its verdicts must not be forgotten."""
+
+
+def _checked_cohort(field: str, cohort: Cohort | None) -> Cohort | None:
+    if cohort is None:
+        return None
+    if cohort.header is not None:
+        validate.header_name(f"{field}.header", cohort.header)
+    else:
+        validate.cookie_name(f"{field}.cookie", cohort.cookie)
+    return cohort.model_copy(update={"values": validate.cohort_values(f"{field}.values", cohort.values)})
 
 
 def _other_writer(written: Object) -> str:

@@ -25,6 +25,10 @@ _RESERVED_HEADERS: Final = frozenset(
 )
 
 
+EVERYONE: Final = "everyone"
+"""The cohort of those who are in none: decided by the weight."""
+
+
 class UnsafeValueError(RouterError):
     """A value that must not reach the data plane; the message names the field, the value and what is allowed."""
 
@@ -65,6 +69,8 @@ def cookie_name(field: str, value: object) -> str:
 def cohort_values(field: str, values: Iterable[object]) -> tuple[str, ...]:
     """Values of a cohort, without those that differ only in case (nginx compares them so)."""
     checked = [_match(_VALUE, field, value, "letters, digits, '.', '_' and '-', 1 to 64 of them") for value in values]
+    if reserved := [value for value in checked if value.lower() == EVERYONE]:
+        raise UnsafeValueError(field, reserved[0], "this word names those who are in no cohort; choose another")
     return tuple({value.lower(): value for value in reversed(checked)}.values())[::-1]
 
 

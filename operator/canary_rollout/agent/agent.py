@@ -1,0 +1,319 @@
+"""The agent's loops: follow the ConfigMap, bring nginx to it, renew the Lease, look after nginx, count requests."""
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from typing import Final
+
+import structlog
+
+from canary_rollout.agent.accesslog import RequestCounter, Tail
+from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
+from canary_rollout.agent.files import Desired
+from canary_rollout.agent.follow import Backoff, follow
+from canary_rollout.agent.proxy import Beside, Proxy
+from canary_rollout.kube.port import CONFIG_MAPS, LEASES, ApiError, KubeApi, Object
+from canary_rollout.model.units import FULL, format_weight
+from canary_rollout.traffic.nginx.ack import Ack, lease_name, to_lease
+from canary_rollout.traffic.nginx.document import (
+    CONFIG_KEY,
+    WEIGHTS_KEY,
+    ChecksumError,
+    DocumentError,
+    WeightsDocument,
+    digest,
+    parse,
+    parse_edited,
+)
+from canary_rollout.traffic.nginx.validate import EVERYONE
+
+MANAGER: Final = "canary-rollout-agent"
+"""Field manager of the Leases."""
+UNKNOWN_STALE_AFTER: Final = 120.0
+"""Seconds a Lease holds before the first document has said how long."""
+CHECK_EVERY: Final = 1.0
+"""Seconds between two looks at nginx: a restart of it is noticed within this."""
+COUNT_EVERY: Final = 1.0
+LARGEST_LOG: Final = 32 * 1024 * 1024
+REFUSED_AGAIN: Final = 30.0
+"""Seconds after which a refused configuration is tried once more."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("agent")
+
+
+class Agent:
+    """One agent beside one nginx."""
+
+    def __init__(self, api: KubeApi, beside: Beside, counter: RequestCounter) -> None:
+        self._api = api
+        self._settings = beside.settings
+        self._nginx = beside.nginx
+        self._workspace = beside.workspace
+        self._instruments = beside.instruments
+        self._proxy = Proxy(beside)
+        self.counter = counter
+        self._tail = Tail(beside.workspace.access_log)
+        self._desired: Desired | None = None
+        self._present = False
+        self._unreadable = ""
+        self._not_loaded = ""
+        self._work = asyncio.Event()
+        self._say = asyncio.Event()
+        self._applying: asyncio.Task[bool] | None = None
+        self.ready = False
+        """Whether nginx has had a good load; stays true from then on."""
+
+    async def run(self) -> None:
+        """Run until cancelled. A loop that fails in a way nobody foresaw ends the process, which is started again."""
+        self._tail.skip()
+        self._begin_with_last_good()
+        async with asyncio.TaskGroup() as group:
+            settings = self._settings
+            group.create_task(self._report())
+            group.create_task(
+                follow(
+                    self._api,
+                    CONFIG_MAPS,
+                    (settings.namespace, settings.config_map),
+                    told=self.told,
+                    instruments=self._instruments,
+                )
+            )
+            group.create_task(self._bring())
+            group.create_task(self._look_after())
+            group.create_task(self._count())
+
+    # What should be
+
+    def _begin_with_last_good(self) -> None:
+        """Start from what an earlier run has proved, in case the API server is away."""
+        data = self._workspace.last_good()
+        if data is None:
+            return
+        try:
+            desired = self._read({"data": data})
+            self._proxy.adopt(desired)
+        except (DocumentError, LoadError) as error:
+            _log.warning("the last good configuration is of no use", error=f"{error}")
+            return
+        self._desired = desired
+        self._work.set()
+
+    def told(self, config_map: Object | None) -> None:
+        """The ConfigMap as it is now; ``None``: it is gone, and nothing renews a weight below 100 % from here on."""
+        self._present = config_map is not None
+        if config_map is None:
+            self._refuse(f"ConfigMap {self._settings.config_map} does not exist")
+            return
+        try:
+            desired = self._read(config_map)
+        except DocumentError as error:
+            self._refuse(f"{error}")
+            return
+        self._unreadable = ""
+        before = self._desired
+        if desired == before and self._proxy.served.proved:
+            return
+        self._desired = desired
+        lowering = before is not None and desired.document.weight < before.document.weight
+        if lowering and self._applying is not None:
+            self._applying.cancel()
+        self._work.set()
+
+    def _refuse(self, reason: str) -> None:
+        if reason != self._unreadable:
+            _log.error("the ConfigMap is not applied", error=reason)
+            self._instruments.failures.labels("read").inc()
+        self._unreadable = reason
+        self._say.set()
+
+    def _read(self, config_map: Object) -> Desired:
+        """Check every field again.
+
+        Raises:
+            DocumentError: with what is wrong.
+        """
+        data = config_map.get("data") or {}
+        text, config = data.get(WEIGHTS_KEY), data.get(CONFIG_KEY)
+        if text is None or config is None:
+            raise DocumentError(f"the ConfigMap has no {WEIGHTS_KEY} or no {CONFIG_KEY} yet")
+        try:
+            document = parse(text)
+        except ChecksumError:
+            return self._edited(text)
+        if digest(config) != document.config:
+            return self._edited(text)
+        if document.namespace != self._settings.namespace:
+            raise DocumentError(f"{WEIGHTS_KEY} is for namespace {document.namespace}, not {self._settings.namespace}")
+        return Desired(document, config)
+
+    def _edited(self, text: str) -> Desired:
+        """Somebody's own edit counts in one case: it takes all traffic off the canary. Nobody is harmed by that."""
+        document = parse_edited(text)
+        if document.weight == 0 and self._desired is not None:
+            return Desired(document, self._desired.config)
+        raise ChecksumError("the ConfigMap was changed by somebody other than the operator: its checksums do not hold")
+
+    # Bringing nginx there
+
+    async def _bring(self) -> None:
+        backoff = Backoff(longest=1.0)
+        delay: float | None = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._work.wait()
+            self._work.clear()
+            task = self._applying = asyncio.create_task(self._apply())
+            try:
+                done = await task
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if current is not None and current.cancelling():
+                    task.cancel()
+                    raise
+                continue  # a lowering has taken its place
+            except (NotRunningError, ControlError) as error:
+                delay = backoff.pause()
+                _log.info("nginx is not there yet", reason=f"{error}")
+                continue
+            finally:
+                self._applying = None
+            backoff.reset()
+            delay = None if done else REFUSED_AGAIN * random.uniform(0.8, 1.2)
+
+    async def _apply(self) -> bool:
+        """Apply what is desired; whether it was taken."""
+        async with self._proxy.lock:
+            desired = self._desired
+            if desired is None:
+                return True
+            try:
+                served = await self._proxy.apply(desired)
+            except LoadError as error:
+                self._instruments.failures.labels("load").inc()
+                _log.error("the configuration is not loaded; the last good one goes on serving", error=f"{error}")
+                self._not_loaded = f"{error}"
+                self._say.set()
+                return False
+        document = desired.document
+        self._instruments.applied.inc()
+        self._instruments.weight.set(document.weight / FULL)
+        self.ready = True
+        self._not_loaded = served.error
+        self._prepare_series(document)
+        self._say.set()
+        _log.info("applied", weight=format_weight(document.weight), identity=document.identity, mode=served.mode)
+        return not served.error
+
+    def _prepare_series(self, document: WeightsDocument) -> None:
+        self.counter.rollout = document.rollout
+        self.counter.prepare(EVERYONE, "stable", document.stable_revision)
+        self.counter.prepare(EVERYONE, "canary", document.revision)
+
+    async def _look_after(self) -> None:
+        """Notice a restart of nginx and bring it back to what should be."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            if self._proxy.lock.locked() or self._applying is not None:
+                continue
+            async with self._proxy.lock:
+                fine = await self._proxy.check()
+            if not fine and self._desired is not None:
+                self._work.set()
+
+    # Saying so
+
+    def _stale_after(self) -> float:
+        return self._desired.document.stale_after if self._desired is not None else UNKNOWN_STALE_AFTER
+
+    async def _report(self) -> None:
+        """Renew the Lease on time and at every change; each accepted renewal lengthens the lease inside nginx."""
+        backoff = Backoff(longest=5.0)
+        while True:
+            self._say.clear()
+            sent = time.time()
+            try:
+                await self._write_lease(sent)
+            except ApiError as error:
+                self._instruments.retries.labels("lease").inc()
+                pause = backoff.pause()
+                _log.warning("cannot renew the Lease", error=f"{error}", again_in=round(pause, 1))
+                await asyncio.sleep(pause)
+                continue
+            backoff.reset()
+            if self._present or self._proxy.served.weight in {0, FULL}:
+                await self._lengthen(sent)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(renew_interval(self._stale_after())):
+                    await self._say.wait()
+
+    async def _lengthen(self, sent: float) -> None:
+        async with self._proxy.lock:
+            try:
+                await self._proxy.renew(sent)
+            except (NotRunningError, ControlError) as error:
+                self._instruments.failures.labels("renew").inc()
+                _log.warning("nginx was not told of the renewal", error=f"{error}")
+                return
+        self._instruments.lease.set(sent + self._stale_after())
+
+    async def _write_lease(self, sent: float) -> None:
+        served = self._proxy.served
+        document = served.desired.document if served.desired is not None and served.proved else None
+        ack = Ack(
+            pod=self._settings.pod,
+            config_map=self._settings.config_map,
+            rollout=self._desired.document.rollout if self._desired is not None else "",
+            applied=document.identity if document is not None else "",
+            applied_at=served.at,
+            config=document.config if document is not None else "",
+            mode=served.mode or "",
+            weight=served.weight,
+            error=self._unreadable or self._not_loaded,
+            nginx_version=self._proxy.abilities.version,
+            renewed=sent,
+            # Never shorter than what nginx was told: "the Lease is over" must mean that nginx serves stable.
+            duration=math.ceil(self._stale_after()),
+        )
+        settings = self._settings
+        await self._api.apply(
+            LEASES,
+            settings.namespace,
+            lease_name(settings.config_map, settings.pod),
+            to_lease(ack, settings.namespace, settings.pod_uid),
+            manager=MANAGER,
+        )
+
+    # Counting
+
+    async def _count(self) -> None:
+        while True:
+            await self.count_now()
+            if self._tail.size > LARGEST_LOG:
+                await self._rotate()
+            await asyncio.sleep(COUNT_EVERY)
+
+    async def count_now(self) -> None:
+        """Take in what nginx has logged so far, in pieces, so that nothing else waits for long."""
+        while lines := self._tail.read():
+            self.counter.count(lines)
+            await asyncio.sleep(0)
+
+    async def _rotate(self) -> None:
+        """Begin a new log; the workers write to the renamed one until they have reopened."""
+        aside = self._tail.rename()
+        try:
+            self._nginx.reopen_logs()
+        except NotRunningError as error:
+            _log.info("log renamed while nginx is away", reason=f"{error}")
+        await asyncio.sleep(2 * COUNT_EVERY)
+        await self.count_now()
+        self._tail.next_file(aside)
+
+
+def renew_interval(stale_after: float) -> float:
+    """Seconds between two renewals: a quarter of the time they hold, 30 s at most, so that two may fail unnoticed."""
+    return min(30.0, stale_after / 4)

@@ -1,0 +1,179 @@
+"""The files of one nginx configuration: what the operator wrote, and what only the agent can know beside it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as package_files
+from typing import Final, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from canary_rollout.agent.settings import Settings, open_files
+from canary_rollout.model.units import FULL
+from canary_rollout.traffic.nginx import validate
+from canary_rollout.traffic.nginx.document import WeightsDocument
+from canary_rollout.traffic.nginx.hashing import salt_of
+
+Mode = Literal["njs", "reload"]
+
+KEEPALIVE_MIN_TIMEOUT: Final = 1
+"""Seconds. A reload is over for kept connections only when this has passed as well."""
+STATE: Final = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One state of the ConfigMap that has passed every check.
+
+    Attributes:
+        document: the weights.
+        config: text of ``nginx.conf``.
+    """
+
+    document: WeightsDocument
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the nginx beside us can do.
+
+    Attributes:
+        version: such as ``1.31.3``.
+        njs: whether it has njs with a shared dictionary.
+        js_module: module to load for that, ``""`` when it is built in.
+        keepalive_min_timeout: whether reloads can spare kept connections (1.27.4 and later).
+    """
+
+    version: str
+    njs: bool
+    js_module: str
+    keepalive_min_timeout: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A whole configuration directory.
+
+    Attributes:
+        files: text by name; ``nginx.conf`` among them.
+        generation: hash of all of it that needs a reload to take effect; nginx tells it on its control address.
+        mode: how weights reach nginx.
+    """
+
+    files: dict[str, str]
+    generation: str
+    mode: Mode
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("canary_rollout.agent"),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML; every value is validated instead
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _render(name: str, **values: object) -> str:
+    return _environment().get_template(name).render(**values)
+
+
+@cache
+def _script() -> str:
+    return package_files("canary_rollout.agent").joinpath("canary.js").read_text(encoding="utf-8")
+
+
+def route_text(document: WeightsDocument, until: float) -> str:
+    """The route as ``canary.js`` reads it; ``until`` in POSIX seconds."""
+    cohort = document.cohort
+    source = "" if cohort is None else f"h:{cohort.header}" if cohort.header is not None else f"c:{cohort.cookie}"
+    parts = (
+        f"{document.weight}",
+        f"{int(until * 1000)}",
+        salt_of(document.namespace, document.rollout, document.revision),
+        document.stable_revision,
+        document.revision,
+        source,
+        document.identity,
+    )
+    return "|".join(parts)
+
+
+def members(document: WeightsDocument) -> dict[str, str]:
+    """The cohort's members as keys of the shared dictionary."""
+    values = document.cohort.values if document.cohort is not None else ()
+    return {f"m|{document.identity}|{value.lower()}": value for value in values}
+
+
+def state_text(document: WeightsDocument, until: float) -> str:
+    """``state.json``: what nginx starts with when its shared memory is empty."""
+    return json.dumps({"route": route_text(document, until), "members": members(document)})
+
+
+def _split(weight: int) -> tuple[list[tuple[str, str]], int]:
+    """Lines of the first split, and per cent of the second that are in."""
+    percent, rest = divmod(weight, 100)
+    if weight >= FULL:
+        return [("*", "canary")], 0
+    lines = [(f"{percent}%", "canary")] if percent else []
+    if not rest:
+        return [*lines, ("*", "stable")], 0
+    # Of 99.xx % nothing is left for stable in the first split; "*" also takes the hash that 100 % would miss.
+    return ([*lines, ("*", "edge")] if percent == 99 else [*lines, ("1%", "edge"), ("*", "stable")]), rest
+
+
+def _routing(document: WeightsDocument, settings: Settings, mode: Mode, token: str, generation: str) -> str:
+    common = {"control": settings.control, "token": token, "generation": generation}
+    if mode == "njs":
+        return _render("routing-njs.conf.j2", **common)
+    lines, rest = _split(document.weight)
+    cohort = document.cohort
+    variable = ""
+    if cohort is not None and cohort.header is not None:
+        variable = "$http_" + validate.header_name("cohort.header", cohort.header).lower().replace("-", "_")
+    elif cohort is not None:
+        variable = "$cookie_" + validate.cookie_name("cohort.cookie", cohort.cookie)
+    return _render(
+        "routing-reload.conf.j2",
+        salt=salt_of(document.namespace, document.rollout, document.revision),
+        hi=lines,
+        rest=rest,
+        cohort_variable=variable,
+        cohort_values=validate.cohort_values("cohort.values", cohort.values) if cohort is not None else (),
+        canary_revision=validate.revision("revision", document.revision),
+        stable_revision=validate.revision("stableRevision", document.stable_revision),
+        **common,
+    )
+
+
+def build(desired: Desired, settings: Settings, abilities: Abilities, mode: Mode, token: str) -> Candidate:
+    """All files of a configuration but ``state.json``, which changes without a reload."""
+    document = desired.document
+    files = {
+        "nginx.conf": desired.config,
+        "local-main.conf": _render(
+            "local-main.conf.j2",
+            js_module=abilities.js_module if mode == "njs" else "",
+            workers=settings.workers,
+            open_files=open_files(),
+        ),
+        "local-http.conf": _render(
+            "local-http.conf.j2",
+            keepalive_min_timeout=KEEPALIVE_MIN_TIMEOUT if abilities.keepalive_min_timeout else 0,
+        ),
+        "local-listen.conf": _render("local-listen.conf.j2", addresses=settings.bind, port=document.listen),
+        "routing.conf": _routing(document, settings, mode, token, ""),
+    }
+    if mode == "njs":
+        files["canary.js"] = _script()
+    # In reload mode the identity takes part, so that each document has a generation of its own to be confirmed.
+    identity = document.identity if mode == "reload" else ""
+    text = "\0".join((mode, identity, *(f"{name}\0{content}" for name, content in sorted(files.items()))))
+    generation = hashlib.sha256(text.encode()).hexdigest()[:24]
+    files["routing.conf"] = _routing(document, settings, mode, token, generation)
+    return Candidate(files, generation, mode)

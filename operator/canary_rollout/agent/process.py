@@ -1,0 +1,130 @@
+"""Puts an agent together and runs it as a process, through signals and restarts."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from canary_rollout.agent.accesslog import RequestCounter
+from canary_rollout.agent.agent import Agent
+from canary_rollout.agent.control import Control
+from canary_rollout.agent.errors import LoadError
+from canary_rollout.agent.instruments import Instruments
+from canary_rollout.agent.nginx import Nginx
+from canary_rollout.agent.pages import serve_pages
+from canary_rollout.agent.proxy import Beside
+from canary_rollout.agent.settings import Settings
+from canary_rollout.agent.workspace import CURRENT, Workspace
+from canary_rollout.kube.client import Client, ConfigError
+from canary_rollout.kube.port import KubeApi
+
+AFTER_TERM: Final = 240.0
+"""Seconds the agent stays with an nginx that is draining: its proxies still have to be told of a rollback."""
+
+HEARD: Final = 0.5
+"""Seconds after which nginx's parent has had its SIGTERM too, when the whole pod is ending."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("agent")
+
+
+@contextlib.asynccontextmanager
+async def assembled(settings: Settings, api: KubeApi) -> AsyncIterator[tuple[Agent, Nginx]]:
+    """An agent with its pages served, ready to :meth:`Agent.run`.
+
+    Raises:
+        LoadError: the nginx binary does not run.
+    """
+    workspace = Workspace(settings.work)
+    workspace.prepare()
+    registry = CollectorRegistry()
+    instruments, counter = Instruments(registry), RequestCounter()
+    registry.register(counter)
+    nginx = Nginx(settings.nginx, settings.work)
+    abilities = await nginx.abilities()
+    _log.info("nginx", version=abilities.version, njs=abilities.njs, binary=settings.nginx)
+    async with Control(settings.control, workspace.token()) as control:
+        agent = Agent(api, Beside(settings, abilities, nginx, control, workspace, instruments), counter)
+        runner = await serve_pages(agent, settings, registry)
+        try:
+            yield agent, nginx
+        finally:
+            await runner.cleanup()
+
+
+async def _keep_nginx(nginx: Nginx, settings: Settings) -> None:
+    """Run nginx's parent as a process of its own, which outlives us; adopt one that is there already."""
+    while True:
+        if nginx.master() is None and (settings.work / CURRENT).exists():
+            command = [sys.executable, "-m", "canary_rollout.agent", "nginx"]
+            process = await asyncio.create_subprocess_exec(
+                *command, "--work-dir", f"{settings.work}", "--nginx", settings.nginx,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            _log.info("started nginx", pid=process.pid)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await process.wait()
+        await asyncio.sleep(0.2)
+
+
+async def _until_told(agent: Agent, nginx: Nginx, settings: Settings, *, exec_nginx: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = asyncio.create_task(agent.run())
+    keeping = asyncio.create_task(_keep_nginx(nginx, settings)) if exec_nginx else None
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if keeping is not None:
+        keeping.cancel()
+        nginx.stop()
+    if not running.done():
+        await _see_nginx_out(nginx)
+        running.cancel()
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def _see_nginx_out(nginx: Nginx) -> None:
+    """Stay while nginx drains: a rollback must reach it even now. If only this container is restarted, go at once."""
+    await asyncio.sleep(HEARD)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(AFTER_TERM):
+            while nginx.draining():  # noqa: ASYNC110 - another process decides, there is no event to wait for
+                await asyncio.sleep(0.2)
+
+
+def run_agent(settings: Settings, *, exec_nginx: bool) -> int:
+    """Run until SIGTERM; exit code."""
+
+    async def run() -> int:
+        try:
+            api = await _connect(settings)
+        except ConfigError as error:
+            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
+            return 1
+        try:
+            async with assembled(settings, api) as (agent, nginx):
+                await _until_told(agent, nginx, settings, exec_nginx=exec_nginx)
+        except LoadError as error:
+            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
+            return 1
+        finally:
+            await api.close()
+        return 0
+
+    return asyncio.run(run())
+
+
+async def _connect(settings: Settings) -> Client:
+    if settings.kubeconfig is not None:
+        return await Client.from_kubeconfig(settings.kubeconfig)
+    return Client.in_cluster()

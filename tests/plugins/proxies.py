@@ -1,0 +1,266 @@
+"""One real nginx with its agent, two small apps behind it, and the fake API server: what the traffic tests play with."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fake_api import FakeApi
+
+from canary_rollout.agent.agent import Agent
+from canary_rollout.agent.process import assembled
+from canary_rollout.agent.settings import Settings, find_nginx
+from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, SERVICES, Object, Resource
+from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.traffic.nginx import NginxRouter
+from canary_rollout.traffic.port import Route, RouterContext, RouteView, Written
+
+NAMESPACE = "shop"
+
+
+def free_port() -> int:
+    """A port below the range the kernel hands out by itself, so that no outgoing connection takes it meanwhile."""
+    while True:
+        port = random.randint(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+async def eventually(condition: Callable[[], bool], timeout: float = 15.0, every: float = 0.01) -> None:
+    """Wait for something that other processes bring about."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(every)
+
+
+class StoreReader:
+    """``kube.port.Reader`` that sees the fake API server's objects without delay."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self._api = api
+
+    def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        return self._api.store.peek(resource, namespace, name)
+
+    def select(self, resource: Resource, namespace: str | None, labels: Mapping[str, str]) -> list[Object]:
+        found = self._api.store.list_objects(resource, namespace)
+        wanted = labels.items()
+        return [obj for obj in found["items"] if wanted <= (obj["metadata"].get("labels") or {}).items()]
+
+
+class WallClock:
+    """The real one."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+class App(asyncio.Protocol):
+    """A version of the app: answers its name, late when the path says so (``/slow/2.0``)."""
+
+    def __init__(self, name: str) -> None:
+        self._answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(name)}\r\nX-Canary-Version: app\r\n\r\n{name}".encode()
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        while b"\r\n\r\n" in self._rest:
+            head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+            path = head.split(b" ", 2)[1]
+            if path.startswith(b"/slow/"):
+                asyncio.get_running_loop().call_later(float(path[6:]), self._transport.write, self._answer)
+            elif path == b"/echo":
+                self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
+            elif path == b"/broken":
+                self._transport.write(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n")
+            else:
+                self._transport.write(self._answer)
+
+
+def service(name: str, address: str, port: int) -> Object:
+    """A ClusterIP Service."""
+    return {
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"clusterIP": address, "ports": [{"port": port, "protocol": "TCP"}]},
+    }
+
+
+def endpoint_slice(service_name: str, pods: Mapping[str, Mapping[str, bool]]) -> Object:
+    """An EndpointSlice of ``service_name``; conditions by pod."""
+    return {
+        "metadata": {
+            "name": f"{service_name}-1",
+            "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": service_name},
+        },
+        "endpoints": [
+            {"addresses": ["10.244.0.1"], "conditions": dict(how), "targetRef": {"kind": "Pod", "name": pod}}
+            for pod, how in pods.items()
+        ],
+    }
+
+
+def spec_of(**traffic: object) -> CanaryRolloutSpec:
+    """A spec with the nginx router; ``traffic`` replaces fields of ``spec.traffic``."""
+    return CanaryRolloutSpec.model_validate(
+        {
+            "workload": {
+                "stable": {"service": "checkout", "deployment": "checkout"},
+                "canary": {"service": "checkout-canary", "deployment": "checkout-canary"},
+            },
+            "traffic": {"nginx": {"service": "edge"}, "sticky": {"header": "X-Tenant-ID"}} | traffic,
+            "metrics": {"prometheus": "http://prometheus.monitoring:9090"},
+        }
+    )
+
+
+@dataclass
+class World:
+    """The fake API server with the Services of one rollout, and a router on it."""
+
+    api: FakeApi = field(default_factory=FakeApi)
+    spec: CanaryRolloutSpec = field(default_factory=spec_of)
+    name: str = "checkout"
+
+    def router(self) -> NginxRouter:
+        """A router as a reconcile would build it."""
+        client = self.api.client("operator")
+        context = RouterContext(NAMESPACE, self.name, "uid-1", self.spec, client, StoreReader(self.api), WallClock())
+        return NginxRouter(context)
+
+    async def put(self, resource: Resource, obj: Object) -> None:
+        """Apply an object as somebody who is not the operator."""
+        await self.api.client("cluster").apply(resource, NAMESPACE, obj["metadata"]["name"], obj, manager="cluster")
+
+    async def route(self, weight: int, revision: str = "v2", **more: object) -> None:
+        """Write a route as the operator would, whatever was there."""
+        answer = await self.router().ensure(Route(weight, revision, "v1", **more), fence=None)
+        assert isinstance(answer, Written), answer
+
+    def view(self) -> RouteView:
+        """What the operator sees."""
+        view = self.router().observe()
+        assert view is not None
+        return view
+
+    def config_map(self) -> Object:
+        """The ConfigMap as it is."""
+        obj = StoreReader(self.api).get(CONFIG_MAPS, NAMESPACE, self.router().config_map)
+        assert obj is not None
+        return obj
+
+
+@dataclass
+class Edge:
+    """A running nginx with its agent."""
+
+    world: World
+    settings: Settings
+    port: int
+    agent: Agent | None = None
+
+    async def confirmed(self, timeout: float = 20.0) -> RouteView:
+        """Wait until the operator would count the step."""
+        await eventually(lambda: self.world.view().confirmed, timeout)
+        return self.world.view()
+
+    async def to(self, weight: int, revision: str = "v2", **more: object) -> RouteView:
+        """Write a weight and wait for its confirmation."""
+        await self.world.route(weight, revision, **more)
+        return await self.confirmed()
+
+
+def settings_for(work: Path, pod: str = "edge-1", nginx: str | None = None, workers: int = 2) -> Settings:
+    """Settings of an agent on free ports."""
+    return Settings(
+        namespace=NAMESPACE,
+        pod=pod,
+        pod_uid="",
+        config_map="checkout-nginx",
+        work=work,
+        nginx=find_nginx(nginx),
+        bind=("127.0.0.1",),
+        control=f"127.0.0.1:{free_port()}",
+        port=free_port(),
+        workers=workers,
+        kubeconfig=None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def apps(world: World) -> AsyncIterator[None]:
+    """Two versions of the app behind two Services."""
+    loop = asyncio.get_running_loop()
+    servers = []
+    for name, service_name in (("stable", "checkout"), ("canary", "checkout-canary")):
+        server = await loop.create_server(lambda name=name: App(name), "127.0.0.1", 0, backlog=512)
+        servers.append(server)
+        await world.put(SERVICES, service(service_name, "127.0.0.1", server.sockets[0].getsockname()[1]))
+    await world.put(SERVICES, service("edge", "10.96.0.9", 80))
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+
+
+@contextlib.asynccontextmanager
+async def nginx_process(settings: Settings, drain: float = 0.0) -> AsyncIterator[asyncio.subprocess.Process]:
+    """nginx under its parent, as in its container; ended with everything it started."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    log = (settings.work / "nginx.stderr").open("ab")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "canary_rollout.agent", "nginx", "--work-dir", f"{settings.work}"),
+        *("--nginx", settings.nginx, "--drain", f"{drain}"),
+        stderr=log,
+        start_new_session=True,
+    )
+    log.close()
+    try:
+        yield process
+    finally:
+        import os
+
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def agent_task(world: World, settings: Settings) -> AsyncIterator[Agent]:
+    """The agent's loops in this process."""
+    async with assembled(settings, world.api.client(settings.pod)) as (agent, _):
+        task = asyncio.create_task(agent.run())
+        try:
+            yield agent
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@contextlib.asynccontextmanager
+async def edge(work: Path, *, nginx: str | None = None, weight: int = 0, **traffic: object) -> AsyncIterator[Edge]:
+    """Everything at once, confirmed at ``weight``."""
+    settings = settings_for(work, nginx=nginx)
+    port = free_port()
+    listening = {"service": "edge", "listen": port, **traffic.pop("nginx_traffic", {})}
+    world = World(spec=spec_of(nginx=listening, **traffic))
+    async with apps(world), nginx_process(settings), agent_task(world, settings) as agent:
+        await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
+        result = Edge(world, settings, port, agent)
+        await result.to(weight)
+        yield result

@@ -102,6 +102,13 @@ async def test_a_json_patch_with_a_stale_test_is_a_conflict_and_changes_nothing(
         await client.json_patch(CONFIG_MAPS, "shop", "a", [{"op": "remove", "path": "/data/none"}])
 
 
+async def test_a_dry_run_answers_and_stores_nothing(api, client):
+    made = await client.create(CONFIG_MAPS, "shop", config_map(a="1"))
+    replace = [{"op": "replace", "path": "/data/a", "value": "2"}]
+    assert (await client.json_patch(CONFIG_MAPS, "shop", "a", replace, dry_run=True))["data"] == {"a": "2"}
+    assert await client.get(CONFIG_MAPS, "shop", "a") == made
+
+
 async def test_status_and_spec_are_written_apart(client):
     await client.create(CANARY_ROLLOUTS, "shop", rollout(paused=True) | {"status": {"phase": "Made up"}})
     status = await client.merge_patch(

@@ -304,12 +304,20 @@ class FakeClient:
 
         return await self._do("patch", resource, namespace, name, act, subresource=subresource, body=body)
 
-    async def json_patch(self, resource, namespace, name, operations, *, subresource=None, manager=FIELD_MANAGER):
+    async def json_patch(  # noqa: PLR0917
+        self, resource, namespace, name, operations, *, subresource=None, manager=FIELD_MANAGER, dry_run=False
+    ):
         operations = copy(operations)
 
         def act(store):
             return store.json_patch(
-                resource, namespace, name, operations, subresource=subresource or "", manager=manager
+                resource,
+                namespace,
+                name,
+                operations,
+                subresource=subresource or "",
+                manager=manager,
+                dry_run=dry_run,
             )
 
         return await self._do("patch", resource, namespace, name, act, subresource=subresource, body=operations)

@@ -120,7 +120,8 @@ class FakeServer:
             case "merge":
                 return "patch", lambda: store.merge_patch(*where, body, **options), body
             case "json":
-                return "patch", lambda: store.json_patch(*where, body, **options), body
+                dry = query.get("dryRun") == "All"
+                return "patch", lambda: store.json_patch(*where, body, dry_run=dry, **options), body
             case _:
                 force = query.get("force") == "true"
                 return "patch", lambda: store.apply(*where, body, force=force, **options), body

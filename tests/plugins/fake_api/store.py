@@ -200,13 +200,16 @@ class Store:
         *,
         subresource: str = "",
         manager: str = "test",
+        dry_run: bool = False,
     ) -> Object:
         row = self._row(resource, namespace, name)
         try:
             new = jsonpatch.apply_patch(copy(row.obj), copy(operations))
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
             raise Failure(422, "Invalid", PATCH_REFUSED) from error
-        return self._write(resource, row, new, subresource, manager)
+        if dry_run:
+            row = Row(copy(row.obj), _clone(row.owners))
+        return self._write(resource, row, new, subresource, manager, quiet=dry_run)
 
     def replace(
         self,
@@ -313,7 +316,15 @@ class Store:
         return copy(obj)
 
     def _write(
-        self, resource: Resource, row: Row, new: Object, subresource: str, manager: str, *, owners=None
+        self,
+        resource: Resource,
+        row: Row,
+        new: Object,
+        subresource: str,
+        manager: str,
+        *,
+        owners=None,
+        quiet: bool = False,
     ) -> Object:
         """Commit a changed object: preconditions, what may not change, the status split, generation, no-ops."""
         old = row.obj
@@ -354,6 +365,9 @@ class Store:
         if owners is None:
             owners = _clone(row.owners)
             owners.update((manager, "Update", subresource), old, new, self.now())
+        if quiet:  # a dry run: the answer is made, nothing is stored
+            new["metadata"]["managedFields"] = owners.rendered(resource.api_version)
+            return copy(new)
         return self._store(resource, row, new, owners)
 
     def _store(self, resource: Resource, row: Row, new: Object, owners: ownership.Owners) -> Object:

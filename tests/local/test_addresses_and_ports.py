@@ -46,7 +46,6 @@ def test_two_clusters_get_different_ranges_and_a_closed_one_is_free_again():
     try:
         assert first.pod_prefix != second.pod_prefix
         assert first.service_range != second.service_range
-        assert listen_address(first.node_ip) == first.node_address
     finally:
         first.claim.close()
         second.claim.close()

@@ -5,8 +5,9 @@ never block it, ``await local_cluster.kubectl(...)`` instead of ``subprocess.run
 its own. Images are registered as a test needs them: ``local_cluster.images["name"] = [...]``.
 """
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("e2e") is not None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+async def eventually(condition: Callable[[], object], what: str, within: float = 10.0) -> None:
+    """Wait until ``condition()`` is true; for what no watch tells."""
+    try:
+        async with asyncio.timeout(within):
+            while not condition():  # noqa: ASYNC110  # nothing would set an event
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"not {what} within {within:g} s")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -41,13 +41,8 @@ class AddressPlan:
 
     @property
     def node_address(self) -> str:
-        """Loopback address of the node itself."""
+        """Address of the node itself, in the API too (unlike a pod's it may be loopback there)."""
         return f"127.{FIRST_POD_OCTET - self.slot}.0.1"
-
-    @property
-    def node_ip(self) -> str:
-        """The node's address as the API shows it."""
-        return f"{self.pod_prefix}.0.1"
 
 
 def claim_addresses() -> AddressPlan:

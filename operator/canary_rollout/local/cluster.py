@@ -15,6 +15,7 @@ from .client import KubeClient
 from .controlplane import ControlPlane, StaticUser
 from .errors import LocalClusterError, ProcessFailedError
 from .images import ImageSpec
+from .logserver import LogServer
 from .node import Node
 from .process import ProcessTable
 from .progress import Progress, ProgressCallback, silent
@@ -129,6 +130,10 @@ class LocalCluster:
             self._claim,
             time_scale=self._time_scale,
         )
+        self._log_server = LogServer(
+            self.node, self._claim.claim, self.controlplane.ca_file, self.controlplane.key_file
+        )
+        await self._log_server.start()
         self._node_task = asyncio.create_task(self.node.run(), name="local node")
         self._node_task.add_done_callback(_report_node_end)
         async with asyncio.TaskGroup() as group:
@@ -167,6 +172,9 @@ class LocalCluster:
         if self._node_task is not None:
             self._node_task.cancel()
             await asyncio.gather(self._node_task, return_exceptions=True)
+        log_server: LogServer | None = getattr(self, "_log_server", None)
+        if log_server is not None:
+            await log_server.stop()
         for name in ("admin", "_node_client"):
             client: KubeClient | None = getattr(self, name, None)
             if client is not None:

@@ -163,6 +163,7 @@ class ControlPlane:
             "--allow-privileged=true",
             "--profiling=false",
             "--shutdown-delay-duration=0s",
+            "--kubelet-preferred-address-types=InternalIP",
         ]
         if self.audit_log is not None:
             flags += [

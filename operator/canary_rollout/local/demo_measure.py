@@ -16,11 +16,11 @@ import aiohttp
 from canary_rollout.local.client import KubeClient
 from canary_rollout.local.errors import ApiError
 from canary_rollout.local.load import Snapshot, VersionCount
-from canary_rollout.model.units import FULL, UnitError, parse_instant, parse_weight
+from canary_rollout.model.units import UnitError, parse_instant, parse_weight
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 0.2
-API_VERSION, KIND = "canaryrollout.dev/v1alpha1", "CanaryRollout"
+ROLLOUT_KIND = ("canaryrollout.dev/v1alpha1", "CanaryRollout")
 WRITTEN_AT = "canaryrollout.dev/written-at"
 WEIGHTS_KEY = "weights.json"
 
@@ -186,14 +186,12 @@ class RolloutLog:
 
 
 async def watch_one(
-    client: KubeClient, api_version: str, kind: str, namespace: str, name: str, take: Callable[[Manifest], None]
+    client: KubeClient, kind: tuple[str, str], namespace: str, name: str, take: Callable[[Manifest], None]
 ) -> None:
-    """Hand every version of one object to ``take``, for ever; lost connections are made again."""
+    """Hand every version of one object (``kind``: apiVersion and kind) to ``take``, for ever; lost connections are made again."""
     while True:
         try:
-            async for event in client.stream(
-                api_version, kind, namespace=namespace, field_selector=f"metadata.name={name}"
-            ):
+            async for event in client.stream(*kind, namespace=namespace, field_selector=f"metadata.name={name}"):
                 if event.type in {"ADDED", "MODIFIED"}:
                     take(event.object)
         except (aiohttp.ClientError, TimeoutError, ApiError):
@@ -227,11 +225,7 @@ class RollbackTimes:
 def rollback_times(
     breach: Breach | None, write: RouteWrite | None, canary: VersionCount | None, clock_offset: float
 ) -> RollbackTimes:
-    """Put the three logs beside each other.
-
-    A request that was under way when the weight fell ends on the canary, as it should; what counts is the last request
-    that *began* there, at the moment of its answer when that came at once. The later of the two would blame the
-    operator for a slow request, so the begin is taken and the usual duration of a request is not subtracted.
+    """Put the three logs beside each other. The last request counts at the end of its answer, not at its beginning.
 
     Args:
         breach: from the poller.
@@ -281,8 +275,3 @@ def rates(before: Snapshot, now: Snapshot) -> dict[str, Rate]:
             failed=count.errors,
         )
     return found
-
-
-def share(weight: int) -> float:
-    """A weight in basis points as a share, 0..1."""
-    return weight / FULL

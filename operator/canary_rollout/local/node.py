@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from .addresses import AddressPlan, PodAddresses
+from .addresses import CLAIM_PORT, AddressPlan, PodAddresses
 from .client import KubeClient, Manifest
 from .errors import ApiError
 from .images import ImageRegistry
@@ -80,7 +80,7 @@ class Node:
         self.images = images
         self.time_scale = time_scale
         self.name = NODE_NAME
-        self.ip = plan.node_ip
+        self.ip = plan.node_address
         self.ca = client.ca
         self.addresses = PodAddresses(plan.pod_prefix)
         self.config = ConfigCache()
@@ -184,6 +184,16 @@ class Node:
         found = (self.directory / "logs").glob(f"{namespace}_{pod}_*/{container}/*.log")
         return sorted(found, key=lambda file: (file.stat().st_mtime, int(file.stem)))
 
+    def writes_to(self, file: Path, namespace: str, pod: str, container: str) -> bool:
+        """Whether a container is running whose output goes into this log file."""
+        return any(
+            one.process is not None and one.process.log == file
+            for runner in self.pods.values()
+            if (runner.namespace, runner.name) == (namespace, pod)
+            for one in runner.containers
+            if one.name == container
+        )
+
     async def service_account_token(self, namespace: str, name: str) -> str:
         """Return a token that outlives the cluster's run; one per ServiceAccount."""
         key = (namespace, name)
@@ -281,6 +291,7 @@ class Node:
             "capacity": capacity,
             "allocatable": capacity,
             "conditions": [ready],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": CLAIM_PORT}},
             "addresses": [{"type": "InternalIP", "address": self.ip}, {"type": "Hostname", "address": self.name}],
             "nodeInfo": {
                 "machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": os.uname().release,

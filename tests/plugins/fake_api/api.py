@@ -304,7 +304,7 @@ class FakeClient:
 
         return await self._do("patch", resource, namespace, name, act, subresource=subresource, body=body)
 
-    async def json_patch(  # noqa: PLR0917
+    async def json_patch(
         self, resource, namespace, name, operations, *, subresource=None, manager=FIELD_MANAGER, dry_run=False
     ):
         operations = copy(operations)

@@ -315,7 +315,7 @@ class Store:
         self._tell(Event(self.version, resource, None, obj))
         return copy(obj)
 
-    def _write(
+    def _write(  # noqa: C901 - the whole of a commit, in its order
         self,
         resource: Resource,
         row: Row,

@@ -181,15 +181,16 @@ def _verdicts(view: RolloutView) -> Table:
     rows: list[list[str | Text]] = []
     for entry in view.verdicts:
         word, style = _VERDICTS.get(entry.verdict, (entry.verdict, ""))
-        rows.append([entry.rule, Text(f"{word}: {entry.reason}" if entry.reason else word, style), entry.message])
+        numbers = entry.message.removeprefix(f"{entry.rule}: ")
+        rows.append([entry.rule, Text(f"{word}: {entry.reason}" if entry.reason else word, style), numbers])
     return grid(["RULE", "VERDICT", "NUMBERS"], rows)
 
 
 def _conditions(view: RolloutView, now: float) -> Table:
-    rows = [
-        [entry.type, entry.status, entry.reason, f"{entry.message} ({ago(entry.since, now)})".strip()]
-        for entry in view.conditions
-    ]
+    rows = []
+    for entry in view.conditions:
+        message = "as above" if entry.message == view.message else entry.message
+        rows.append([entry.type, entry.status, entry.reason, f"{message} ({ago(entry.since, now)})".strip()])
     return grid(["TYPE", "STATUS", "REASON", "MESSAGE"], rows)
 
 

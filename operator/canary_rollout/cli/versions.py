@@ -226,7 +226,7 @@ def _share(confirmed: str, version: str) -> str:
 def _print(session: Session, found: list[Version]) -> None:
     from canary_rollout.cli.render import grid
 
-    titles = ["VERSION", "REVISION", "SHARE", "REQUESTS", "ERRORS", "P50", "P99", "PODS", "IMAGE"]
+    titles = ["VERSION", "REVISION", "SHARE", "REQUESTS", "ERRORS", "P50", "P99"]
     rows = [
         [
             version.version,
@@ -236,12 +236,17 @@ def _print(session: Session, found: list[Version]) -> None:
             "-" if version.error_rate is None else f"{version.error_rate:.2%}",
             _milliseconds(version.latency_p50),
             _milliseconds(version.latency_p99),
-            str(version.pods),
-            version.images or "-",
         ]
         for version in found
     ]
-    session.tools.console().print(grid(titles, rows, right=titles[2:8]))
+    console = session.tools.console()
+    console.print(grid(titles, rows, right=titles[2:]))
+    for version in found:
+        pods = f"{version.pods} pod{'' if version.pods == 1 else 's'}"
+        # Below the table, because an image's name takes the width of all the columns together.
+        console.print(
+            ", ".join(part for part in (f"{version.version}: {version.deployment}", pods, version.images) if part)
+        )
     for note in dict.fromkeys(f"{version.version}: {note}" for version in found for note in version.notes):
         click.echo(note, err=True)
 

@@ -78,6 +78,23 @@ class Evidence:
         """
         return replace(self, breaches={}, fresh_after=round(at, 3))
 
+    def of_new_revision(self, at: float, *, apart: bool) -> "Evidence":
+        """Return evidence for a new canary revision.
+
+        What stable has had stays known; the new canary has had nothing yet, so that its first quiet minutes are too few
+        requests and not lost data.
+
+        Args:
+            at: POSIX seconds.
+            apart: whether the series tell the canary's revisions apart (``arms.by: pod``, or the agent's with the
+                revision named); then no window holds an older one's requests, and verdicts need not wait for a full one.
+        """
+        return Evidence(
+            seen_stable=self.seen_stable,
+            fresh_after=None if apart else round(at, 3),
+            evaluated_through=self.evaluated_through,
+        )
+
     def saw(self, canary: Iterable[str], stable: Iterable[str], named: frozenset[str]) -> "Evidence":
         """Return this evidence with measures that had a value; ``named`` are those the spec still asks for."""
         new_canary, new_stable = self.seen_canary.union(canary), self.seen_stable.union(stable)

@@ -1,6 +1,7 @@
 """One Prometheus server through prometheus-api-client, with its traps taken out."""
 
 import json
+import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
@@ -16,6 +17,8 @@ LONGEST_GET: Final = 2000
 at 8 KiB, and escaping doubles a query at worst."""
 
 LONGEST_MESSAGE: Final = 200
+
+_LABELS: Final = re.compile(r"\{[^{}]*\}")
 
 
 class Client(Protocol):
@@ -107,8 +110,11 @@ def refusal(status: int, body: bytes) -> BadQueryError | SlowQueryError | Outage
         kind, message = str(answer["errorType"]), str(answer["error"])
     except (ValueError, KeyError, TypeError):
         return OutageError(f"HTTP {status}")  # a proxy, or something else that is no Prometheus
-    if kind in {"bad_data", "execution"}:
+    if kind == "bad_data":
         return BadQueryError(shortened(message))
+    if kind == "execution":
+        # It quotes whole series, whose labels may be other people's business.
+        return BadQueryError(shortened(_LABELS.sub("{…}", message)))
     if kind in {"timeout", "canceled"}:
         return SlowQueryError(f"Prometheus gave up: {shortened(message)}")
     return OutageError(f"HTTP {status}, {shortened(message)}")

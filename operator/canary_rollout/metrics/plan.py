@@ -200,6 +200,8 @@ def _place(request: MetricRequest, key: MeasureKey, version: str) -> Place:
     if load(request.source).arms == "version":
         labels: tuple[str, ...] = ("namespace", "rollout", "version")
         keys: tuple[ArmKey, ...] = ((namespace, request.rollout, version),)
+        if arm.revision:
+            labels, keys = (*labels, "revision"), ((*keys[0], arm.revision),)
     elif arms.by == "service":
         labels, keys = ("namespace", "service"), ((namespace, arm.service),)
     elif arms.by == "label":

@@ -9,6 +9,7 @@ from canary_rollout.metrics.errors import UnsafeValueError
 from canary_rollout.model.spec import Arms, CanaryRolloutSpec, Stage
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_REVISION: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 def checked_name(value: str, field: str) -> str:
@@ -33,18 +34,23 @@ class VersionArm:
             (a Deployment that is being rolled) costs a query of its own per measure.
         pods: names of the pods themselves, instead of ``replica_sets``; for pods whose cut-off names do not tell the
             versions apart (Deployments with names of 48 characters and more).
+        revision: its revision as the agent's series name it; only read with ``source: agent``. Empty: all revisions
+            together, and then ``Evidence.restarted`` must keep an older one's requests out of a newer one's verdicts.
     """
 
     deployment: str
     service: str
     replica_sets: frozenset[str] = frozenset()
     pods: frozenset[str] = frozenset()
+    revision: str = ""
 
     def __post_init__(self) -> None:
         checked_name(self.deployment, "deployment")
         checked_name(self.service, "service")
         for name in (*self.replica_sets, *self.pods):
             checked_name(name, "pod or ReplicaSet")
+        if not _REVISION.fullmatch(self.revision):
+            raise UnsafeValueError(f"revision {self.revision!r:.100} is not one of ours and does not go into a query")
 
 
 @dataclass(frozen=True, slots=True)

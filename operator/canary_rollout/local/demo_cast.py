@@ -59,6 +59,10 @@ class Cast(Protocol):
         """The image stable runs now."""
         ...
 
+    async def canary_pods(self) -> list[str]:
+        """Names of the canary's pods there are now."""
+        ...
+
     def check(self) -> None:
         """Raise if a part of it has ended by itself."""
         ...
@@ -101,6 +105,11 @@ class LocalCast:
         """The image stable runs now."""
         deployment = await self.cluster.admin.get("apps/v1", "Deployment", ROLLOUT, namespace=NAMESPACE)
         return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    async def canary_pods(self) -> list[str]:
+        """Names of the canary's pods there are now."""
+        pods = await self.cluster.admin.list("v1", "Pod", namespace=NAMESPACE)
+        return [pod["metadata"]["name"] for pod in pods if pod["metadata"]["name"].startswith(f"{CANARY}-")]
 
     def check(self) -> None:
         """Raise if a part of the cluster has ended by itself."""
@@ -208,10 +217,10 @@ async def _last_words(cluster: LocalCluster, namespace: str, deployment: str) ->
         name = pod["metadata"]["name"]
         if name.startswith(f"{deployment}-"):
             words.append(yaml.safe_dump((pod.get("status") or {}).get("containerStatuses")))
-            for container in pod["spec"]["containers"]:
-                words.append(
-                    f"{name} {container['name']}:\n{cluster.pod_log(namespace, name, container['name'])[-3000:]}"
-                )
+            words += [
+                f"{name} {one['name']}:\n{cluster.pod_log(namespace, name, one['name'])[-3000:]}"
+                for one in pod["spec"]["containers"]
+            ]
             break
     return "\n".join(words) or f"no pod of {namespace}/{deployment} exists"
 

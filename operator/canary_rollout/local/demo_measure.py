@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -42,10 +43,10 @@ class Breach:
     value: float
 
 
-def breach_query(namespace: str, pods: str, *, above: float, min_requests: int, window: str) -> str:
+def breach_query(selector: str, *, above: float, min_requests: int, window: str) -> str:
     """PromQL that answers with the error rate when it is above ``above`` with enough requests, else with nothing."""
-    every = f'http_requests_total{{namespace="{namespace}",pod=~"{pods}"}}'
-    bad = f'http_requests_total{{namespace="{namespace}",pod=~"{pods}",status=~"5.."}}'
+    every = f"http_requests_total{{{selector}}}"
+    bad = f'http_requests_total{{{selector},status=~"5.."}}'
     rate = f"sum(rate({bad}[{window}])) / sum(rate({every}[{window}]))"
     return f"({rate} > {above:g}) and on () (sum(increase({every}[{window}])) >= {min_requests})"
 
@@ -120,8 +121,11 @@ class RouteLog:
             self.writes.append(RouteWrite(weight, revision, written, now))
 
     def lowered_to_zero(self, after: float) -> RouteWrite | None:
-        """The first write of weight 0 after ``after`` (POSIX seconds)."""
-        return next((write for write in self.writes if write.weight == 0 and write.written_at > after), None)
+        """The first write after ``after`` (POSIX seconds) that took a weight above 0 down to 0."""
+        return next(
+            (now for before, now in pairwise(self.writes) if before.weight and not now.weight and now.seen_at > after),
+            None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ async def no_exec(_command, _seconds):
 async def server():
     async def answer(request):
         if request.path == "/slow":
-            await asyncio.sleep(5)
+            await asyncio.sleep(1)
         if request.headers.get("X-Key") == "1":
             return web.Response(status=204)
         return web.Response(status=int(request.path.removeprefix("/") or 200))

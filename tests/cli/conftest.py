@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from click.testing import CliRunner
+from engine_operator import EngineOperator
 from rich.console import Console
 
 from canary_rollout.cli.main import cli
@@ -301,6 +302,7 @@ class World:
 
     def __post_init__(self):
         self.operator = Operator(self.api)
+        self.engine = None
 
     @asynccontextmanager
     async def connect(self, target):
@@ -333,6 +335,26 @@ class World:
     def put(self, obj):
         self.api.put(CANARY_ROLLOUTS if "kind" in obj else DEPLOYMENTS, obj)
 
+    def adopt(self):
+        """Let the real engine look after the rollout instead of the operator that says yes to everything."""
+        self.engine = EngineOperator(self.rollout(), {}, {})
+
+        def tick():
+            self.engine.stable = self.api.objects[DEPLOYMENTS.plural, "shop", "checkout"]
+            self.engine.canary = self.api.objects[DEPLOYMENTS.plural, "shop", "checkout-canary"]
+            self.engine.tick(self.now)
+
+        self.operator.tick = tick
+        tick()
+        return self
+
+    def later(self, seconds, step=600):
+        """Let time pass; the operator looks every ``step`` seconds and at the end."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + step)
+            self.operator.tick()
+
     @property
     def sent(self):
         """The one command the operator took up."""
@@ -348,6 +370,13 @@ def world():
     made.put(deployment("checkout"))
     made.put(deployment("checkout-canary"))
     return made
+
+
+@pytest.fixture
+def shop(world):
+    """A rollout whose stable and canary are equal, looked after by the real engine."""
+    world.put(rollout())
+    return world.adopt()
 
 
 @pytest.fixture

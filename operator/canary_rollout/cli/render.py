@@ -1,5 +1,6 @@
 """Draws a :class:`RolloutView` on a terminal: 80 columns are enough, and every word that a colour stresses is there in text."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +23,7 @@ from canary_rollout.cli.view import (
 )
 
 _BAR: Final = 40
+_MILLISECONDS: Final = re.compile(r"(\dT\d\d:\d\d:\d\d)\.\d{3}Z")
 _PHASES: Final = {
     "Succeeded": "green",
     "Progressing": "cyan",
@@ -45,7 +47,7 @@ _VERDICTS: Final = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "no
 
 def rollout(view: RolloutView, now: float, console: Console) -> RenderableType:
     """The whole status, sections without content left out."""
-    parts: list[RenderableType] = [_head(view), Text(view.message), Text(), _facts(view, now, console)]
+    parts: list[RenderableType] = [_head(view), Text(_tidy(view.message)), Text(), _facts(view, now, console)]
     for title, stop in (("Halted", view.halt), ("Paused", view.pause)):
         if stop is not None:
             parts += _section(title, _stop(stop, now))
@@ -75,7 +77,7 @@ def table_of(views: Sequence[RolloutView], now: float, *, everywhere: bool) -> R
                 view.stage or "-",
                 view.weight,
                 next_in(view, now) or "-",
-                view.message,
+                _tidy(view.message),
             ]
             for view in views
         ),
@@ -210,6 +212,11 @@ def _history(entries: Sequence[HistoryView], now: float) -> Table:
         for entry in entries
     ]
     return grid(["REVISION", "RESULT", "WHEN", "WHY"], rows)
+
+
+def _tidy(sentence: str) -> str:
+    """Times in a sentence without their milliseconds, which matter to the operator alone."""
+    return _MILLISECONDS.sub(r"\1Z", sentence)
 
 
 def _clock(instant: str) -> str:

@@ -1,0 +1,91 @@
+"""The examples of docs/commands.md, run from top to bottom against the real engine: what they show is what is printed.
+
+``<!-- test: … -->`` above a block prepares the world: ``new`` (stable and canary equal), ``start IMAGE``, ``later SECONDS``.
+``CANARY_DOCS_UPDATE=1 pytest tests/cli/test_docs.py`` writes what is printed now into the page.
+"""
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from prometheus_answers import prometheus
+
+from canary_rollout.model.commands import Verb, read_commands
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+PARTS = re.compile(r"<!-- test: (?P<steps>.*?) -->|```console\n(?P<block>.*?)```", re.DOTALL)
+FORWARDED = "http://127.0.0.1:9090"
+
+
+def prepare(world, make, steps):
+    for step in filter(None, (part.strip() for part in steps.split(";"))):
+        word, _, rest = step.partition(" ")
+        if word == "new":
+            world.operator.tick = lambda: None
+            world.now = make["now"]
+            world.put(make["rollout"](metrics={"prometheus": "http://prometheus.monitoring:9090", "source": "agent"}))
+            world.put(make["deployment"]("checkout"))
+            world.put(make["deployment"]("checkout-canary"))
+            world.adopt()
+        elif word == "start":
+            assert world.run("start", "checkout", "--image", rest).exit_code == 0
+        else:
+            world.later(int(rest), step=20 if int(rest) < 20_000 else 600)
+
+
+def printed(world, command, prometheus_url):
+    words = [prometheus_url if word == FORWARDED else word for word in shlex.split(command)]
+    assert words[:2] == ["kubectl", "canary"]
+    lines = [line.rstrip() for line in world.run(*words[2:]).output.splitlines()]
+    return "\n".join(lines).strip("\n")
+
+
+def test_every_example_prints_what_the_page_says(world, make):
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = 0
+    with prometheus() as (_, url):
+
+        def run(match):
+            nonlocal blocks
+            if match["steps"] is not None:
+                prepare(world, make, match["steps"])
+                return match[0]
+            blocks += 1
+            commands = [line for line in match["block"].splitlines() if line.startswith("$ ")]
+            shown = (f"{command}\n{printed(world, command.removeprefix('$ '), url)}\n" for command in commands)
+            return f"```console\n{''.join(shown)}```"
+
+        fresh = PARTS.sub(run, page)
+    assert blocks >= 12
+    if "CANARY_DOCS_UPDATE" in os.environ:
+        PAGE.write_text(fresh, encoding="utf-8")
+    assert make["words"](page) == make["words"](fresh)
+
+
+def test_the_page_speaks_of_every_verb():
+    page = PAGE.read_text(encoding="utf-8")
+    assert [verb for verb in Verb if f"$ kubectl canary {verb} " not in page] == []
+
+
+def test_the_annotation_for_plain_kubectl_is_one_the_operator_reads(make):
+    page = PAGE.read_text(encoding="utf-8")
+    key, value = re.search(r'--overwrite (\S+)="\$\(cat <<END\n(.*?)\nEND', page, re.DOTALL).groups()
+    for pattern, said in (
+        (r"\$\(cat [^)]*\)", "0f9e8d7c-1234-5678-9abc-def012345678"),
+        (r"\$\(kubectl [^)]*\)", make["revision"]),
+        (r"\$\(date [^)]*\)", "2025-11-21T10:00:00Z"),
+    ):
+        value, count = re.subn(pattern, said, value)
+        assert count == 1
+    json.loads(value)
+    (command,), errors = read_commands({key: value})
+    assert errors == []
+    assert (command.verb, command.args.weight, command.at) == (Verb.SET_WEIGHT, "10%", make["now"])
+
+
+@pytest.mark.parametrize("place", ["/root", "/tmp", "/work"])
+def test_the_page_names_no_path_of_this_machine(place):
+    assert place not in PAGE.read_text(encoding="utf-8")

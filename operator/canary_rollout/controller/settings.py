@@ -6,6 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from canary_rollout.controller.logs import Format
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -31,7 +33,7 @@ class Settings:
     host: str
     port: int
     log_level: str
-    log_format: str
+    log_format: Format
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,14 +144,24 @@ class ContainerRunner:
         if self.spec.get("workingDir"):
             cwd = Path(rewrite(self.spec["workingDir"]))
         _, tag = split_reference(reference)
-        base = self.pod.base_environment(cwd) | dict(image.env) | {"IMAGE": reference, "IMAGE_TAG": tag}
+        given = self.pod.base_environment(cwd)
+        base = given | dict(image.env) | {"IMAGE": reference, "IMAGE_TAG": tag}
+        # What the node itself says (the interpreter, KUBECONFIG) are paths of this machine already: a mount at /tmp or
+        # /work must not redirect them.
         environment = {
-            name: rewrite(value) for name, value in self.pod.environment_builder().build(self.spec, base).items()
+            name: value if given.get(name) == value else rewrite(value)
+            for name, value in self.pod.environment_builder().build(self.spec, base).items()
         }
-        argv = command_line(image, reference, self.spec.get("command") or [], self.spec.get("args") or [])
+        inside = replace(
+            image,
+            entrypoint=[*image.entrypoint[:1], *rewrite_all(image.entrypoint[1:], rewrite)],
+            cmd=rewrite_all(image.cmd, rewrite),
+        )
+        command, args = (rewrite_all(self.spec.get(key) or [], rewrite) for key in ("command", "args"))
+        argv = command_line(inside, reference, command, args)
         if not argv:
             raise ContainerConfigError(f"image {reference!r} has no entrypoint: give the container a command")
-        argv = [expand(word, environment) for word in rewrite_all(argv, rewrite)]
+        argv = [expand(word, environment) for word in argv]
         return Launch(image, argv, environment, cwd, rewrite)
 
     async def _run_once(self, launch: Launch) -> int:

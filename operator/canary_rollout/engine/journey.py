@@ -271,10 +271,7 @@ def _say_holding(draft: Draft, ends: float) -> None:
 def _at_the_end_of_the_hold(draft: Draft) -> None:
     seen = draft.seen.assessment
     if seen is None:
-        draft.say(
-            Reason.STAGE_HELD,
-            f"Holding {format_weight(draft.state.wanted)} in stage {draft.stage.name}: its time is over, gates are evaluated",
-        )
+        draft.keep_words()  # nothing was evaluated just now: what was said last still stands
         return
     if open_question := _open_question(seen):
         _extend(draft, open_question)

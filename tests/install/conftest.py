@@ -1,6 +1,7 @@
-"""The CRD, applied once to the real API server."""
+"""The CRD on the real API server, Helm, and what manifests and chart render to."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "canaryrollout.yaml"
+CHART = ROOT / "helm" / "canary-rollout"
 
 Create = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Run = Callable[..., Awaitable[str]]
+Objects = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -43,6 +47,59 @@ def create(local_cluster, crd, namespace) -> Create:
     return dry_run
 
 
-def manifests(text: str) -> list[dict[str, Any]]:
-    """The objects of a YAML stream."""
-    return [document for document in yaml.safe_load_all(text) if document]
+async def run(program: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """Run a program and return what it printed on both outputs; raises AssertionError when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        str(program),
+        *arguments,
+        env={**os.environ, **(environment or {})},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(120):
+        output, _ = await process.communicate()
+    text = output.decode()
+    assert process.returncode == 0, text
+    return text
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def helm(tmp_path_factory) -> Run:
+    """Real Helm, with a home of its own."""
+    from canary_rollout.local.build import ensure_helm
+
+    program = await ensure_helm()
+    home = tmp_path_factory.mktemp("helm")
+    own = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+
+    async def call(*arguments: str, environment: dict[str, str] | None = None) -> str:
+        return await run(program, *arguments, environment={**own, **(environment or {})})
+
+    return call
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kustomized() -> Objects:
+    """What ``kubectl kustomize manifests`` prints."""
+    from canary_rollout.local.tools import ensure_tool
+
+    return objects(await run(await ensure_tool("kubectl"), "kustomize", str(ROOT / "manifests")))
+
+
+def objects(text: str) -> Objects:
+    """The objects of a YAML stream by kind and name."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[[str], Objects]:
+    return objects
+
+
+@pytest.fixture(scope="session")
+def chart() -> str:
+    return str(CHART)

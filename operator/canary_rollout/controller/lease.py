@@ -1,9 +1,11 @@
 """Who acts: one Lease, held by one replica, lost rather than held by two.
 
 The holder renews every :attr:`LeaseTimes.retry` seconds and counts from the moment *before* a renewal was sent; it stops
-being :meth:`Lease.valid` after ``renew_deadline`` without one. A candidate counts from the moment *after* it saw the
-Lease change, and takes it when it has not changed for the ``duration`` written in it. ``renew_deadline < duration``, both
-by clocks that never go back, so the first stops before the second begins. Every write is fenced by resourceVersion.
+being :meth:`Lease.valid` after ``renew_deadline`` without one. A candidate takes the Lease when it has not changed for the
+``duration`` written in it. Since it only looks every ``retry`` seconds, it counts from its last look at the old renewal
+(at most one ``retry`` back), and begins a second early, so that a takeover is over within the ``duration`` of a death.
+All of that is by clocks that never go back and leaves more than ``renew_deadline`` after any renewal, so the first stops
+before the second begins. Every write is fenced by resourceVersion.
 
 kubernetes.aio.leaderelection does not do: a connection error escapes it without stopping the leading task, and it
 compares wall clocks.
@@ -31,6 +33,10 @@ from canary_rollout.kube.port import (
 
 log: Final = structlog.get_logger(__name__)
 
+_JITTER: Final = 1.2
+"""Pauses are ``retry`` times 1 to this."""
+_EARLY: Final = 1.0
+
 
 class LeaseLostError(CanaryRolloutError):
     """The Lease may belong to somebody else by now; the process has to end without another write."""
@@ -46,8 +52,11 @@ class LeaseTimes:
     call: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.retry < self.renew_deadline < self.duration:
-            raise ValueError(f"lease times rise: retry < renew_deadline < duration, found {self}")
+        earliest = self.duration - self.retry * _JITTER - _EARLY
+        if not 0 < self.retry < self.renew_deadline < earliest:
+            raise ValueError(
+                f"lease times rise: retry < renew_deadline < duration - {_JITTER:g} * retry - {_EARLY:g}, found {self}"
+            )
 
 
 class Lease:
@@ -92,6 +101,8 @@ class Lease:
         self._acquired = ""
         self._version = ""
         self._seen: tuple[str, float] | None = None
+        self._looked: float | None = None
+        self._due: float | None = None
         self.term = 0
         """Counts the times this process acquired the Lease; 0 before the first."""
         self.acquired_at = 0.0
@@ -119,7 +130,7 @@ class Lease:
                     return self.term
             except (ApiError, TimeoutError) as error:
                 log.warning("lease not readable, trying again", lease=self._name, error=_text(error))
-            await self._pause()
+            await self._pause(self._due)
 
     async def keep(self) -> Never:
         """Renew until it cannot be done in time.
@@ -153,11 +164,16 @@ class Lease:
 
     # Inside
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._times.retry * self._rng.uniform(1.0, 1.2))
+    async def _pause(self, until: float | None = None) -> None:
+        """Sleep for about ``retry``, or until that moment if it comes first."""
+        pause = self._times.retry * self._rng.uniform(1.0, _JITTER)
+        if until is not None:
+            pause = min(pause, max(0.05, until - self._mono()))
+        await asyncio.sleep(pause)
 
     async def _try(self) -> bool:
         """One attempt to take the Lease."""
+        self._due = None
         try:
             lease = await self._call(self._api.get(LEASES, self._namespace, self._name))
         except NotFoundError:
@@ -173,8 +189,13 @@ class Lease:
         """Whether the Lease has not changed for as long as its holder asked for, by our own clock."""
         now = self._mono()
         if self._seen is None or self._seen[0] != self._version:
-            self._seen = (self._version, now)
-        return now - self._seen[1] >= float(spec.get("leaseDurationSeconds") or self._times.duration)
+            # It changed after the look before this one; how long after, only the holder knows.
+            before = now if self._looked is None else self._looked
+            self._seen = (self._version, max(before, now - self._times.retry * _JITTER))
+        self._looked = now
+        asked = float(spec.get("leaseDurationSeconds") or self._times.duration)
+        self._due = self._seen[1] + max(asked, self._times.duration) - _EARLY
+        return now >= self._due
 
     async def _create(self) -> bool:
         sent = self._mono()

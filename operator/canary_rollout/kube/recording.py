@@ -92,7 +92,7 @@ class RecordingApi:
         resource_version: str,
         labels: str = "",
         fields: str = "",
-        timeout: float = 290.0,  # noqa: ASYNC109 - the server ends the watch after it
+        timeout: float = 290.0,
     ) -> AsyncIterator[tuple[str, Object]]:
         """Pass through; the informers feed the cache."""
         return self._api.watch(

@@ -64,14 +64,15 @@ def test_a_prometheus_out_of_reach_is_said_once_and_how_to_reach_it(shop, make):
     assert result.exit_code == 0
     assert f"canary {make['revision']} 5% - - - -" in make["words"](result.stdout)
     notes = result.stderr.splitlines()
-    assert len(notes) == 2
-    assert all("http://127.0.0.1:9 did not answer from here" in note and "--prometheus" in note for note in notes)
+    assert len(notes) == 1
+    assert "http://127.0.0.1:9 did not answer from here" in notes[0]
+    assert "--prometheus" in notes[0]
 
 
 def test_a_number_that_is_missing_says_why(shop, make):
     with prometheus(silent=("error",)) as (_, url):
         result = shop.run("versions", "checkout", "--prometheus", url)
-    assert "canary: no error-rate in this window" in result.stderr
+    assert "no error-rate in this window" in result.stderr
     assert "1000 - 25ms" in make["words"](result.stdout)
 
 

@@ -247,8 +247,9 @@ def _print(session: Session, found: list[Version]) -> None:
         console.print(
             ", ".join(part for part in (f"{version.version}: {version.deployment}", pods, version.images) if part)
         )
-    for note in dict.fromkeys(f"{version.version}: {note}" for version in found for note in version.notes):
-        click.echo(note, err=True)
+    for note in dict.fromkeys(note for version in found for note in version.notes):
+        whose = [version.version for version in found if note in version.notes]
+        click.echo(note if len(whose) == len(found) else f"{whose[0]}: {note}", err=True)
 
 
 def _milliseconds(seconds: float | None) -> str:

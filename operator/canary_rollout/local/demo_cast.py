@@ -157,19 +157,29 @@ async def install(cluster: LocalCluster, choices: Choices, progress: ProgressCal
     )
     progress(Progress(STEP, "installing the operator from manifests/ (CRD, RBAC, Deployment)"))
     operator = parse_documents(await cluster.kubectl("kustomize", str(share("manifests"))))
+    for document in operator:
+        if document["kind"] == "Deployment":
+            document["spec"]["replicas"] = 1  # two cores are enough for one, and the demo shows no takeover
     await cluster.admin.apply_all(chosen(operator, choices))
     progress(Progress(STEP, "applying the app, nginx and the CanaryRollout"))
     await cluster.admin.apply_all(chosen(example("app.yaml", "nginx-proxy.yaml"), choices), namespace=NAMESPACE)
     for document in chosen(example("demo/canaryrollout.yaml"), choices):
         await apply_when_known(cluster, document)
     progress(Progress(STEP, "waiting for the operator, nginx and the app to be ready"))
-    applied = operator + example("app.yaml", "nginx-proxy.yaml")
-    deployments = [one for one in applied if one["kind"] == "Deployment"]
-    async with asyncio.TaskGroup() as group:
-        for one in deployments:
-            group.create_task(
-                wait_available(cluster, one["metadata"].get("namespace", NAMESPACE), one["metadata"]["name"])
-            )
+    # nginx is ready once the operator has told it what to serve, so the operator needs no waiting of its own.
+    served = [one for one in example("app.yaml", "nginx-proxy.yaml") if one["kind"] == "Deployment"]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in served:
+                group.create_task(wait_available(cluster, NAMESPACE, one["metadata"]["name"]))
+    except* LocalClusterError as errors:
+        words = "\n".join([str(error) for error in errors.exceptions])
+        told = [
+            await _last_words(cluster, one["metadata"]["namespace"], one["metadata"]["name"])
+            for one in operator
+            if one["kind"] == "Deployment"
+        ]
+        raise LocalClusterError("\n".join([words, *told])) from None
     return await service_address(cluster, proxy_service(choices))
 
 

@@ -5,6 +5,7 @@ closed under a request is an error, never silently repeated.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -28,13 +29,13 @@ class BrokenConnectionError(Exception):
 class KeepAliveConnection:
     """One connection that is opened at the first request and again only when the server announced its close."""
 
-    def __init__(self, host: str, port: int, timeout: float = 30.0) -> None:
-        self.host, self.port, self.timeout = host, port, timeout
+    def __init__(self, host: str, port: int, within: float = 30.0) -> None:
+        self.host, self.port, self.within = host, port, within
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str = "/", headers: Mapping[str, str] | None = None) -> Answer:
         """Send one GET. Raises BrokenConnectionError, OSError, TimeoutError."""
-        async with asyncio.timeout(self.timeout):
+        async with asyncio.timeout(self.within):
             if self._streams is None or self._streams[0].at_eof():
                 await self.close()
                 self._streams = await asyncio.open_connection(self.host, self.port)
@@ -67,8 +68,10 @@ class KeepAliveConnection:
     async def close(self) -> None:
         """Close; the next request opens a new connection."""
         if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+            writer, self._streams = self._streams[1], None
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def fetch_all(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fake_api import FakeApi
+from fake_api import FakeApi, FakeServer
 
 from canary_rollout.agent.agent import Agent
 from canary_rollout.agent.process import assembled
@@ -36,11 +37,11 @@ def free_port() -> int:
             return port
 
 
-async def eventually(condition: Callable[[], bool], timeout: float = 15.0, every: float = 0.01) -> None:
+async def eventually(condition: Callable[[], bool], within: float = 15.0) -> None:
     """Wait for something that other processes bring about."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(every)
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - other processes know no event of ours
+            await asyncio.sleep(0.01)
 
 
 class StoreReader:
@@ -68,12 +69,17 @@ class WallClock:
 class App(asyncio.Protocol):
     """A version of the app: answers its name, late when the path says so (``/slow/2.0``)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, connections: set[asyncio.Transport]) -> None:
+        self._connections = connections
         self._answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(name)}\r\nX-Canary-Version: app\r\n\r\n{name}".encode()
         self._rest = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._connections.add(transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._connections.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -172,9 +178,9 @@ class Edge:
     port: int
     agent: Agent | None = None
 
-    async def confirmed(self, timeout: float = 20.0) -> RouteView:
+    async def confirmed(self) -> RouteView:
         """Wait until the operator would count the step."""
-        await eventually(lambda: self.world.view().confirmed, timeout)
+        await eventually(lambda: self.world.view().confirmed, within=20)
         return self.world.view()
 
     async def to(self, weight: int, revision: str = "v2", **more: object) -> RouteView:
@@ -201,20 +207,28 @@ def settings_for(work: Path, pod: str = "edge-1", nginx: str | None = None, work
 
 
 @contextlib.asynccontextmanager
+async def app(name: str) -> AsyncIterator[int]:
+    """One version of the app; its port."""
+    connections: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: App(name, connections), "127.0.0.1", 0, backlog=512)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for connection in list(connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
 async def apps(world: World) -> AsyncIterator[None]:
     """Two versions of the app behind two Services."""
-    loop = asyncio.get_running_loop()
-    servers = []
-    for name, service_name in (("stable", "checkout"), ("canary", "checkout-canary")):
-        server = await loop.create_server(lambda name=name: App(name), "127.0.0.1", 0, backlog=512)
-        servers.append(server)
-        await world.put(SERVICES, service(service_name, "127.0.0.1", server.sockets[0].getsockname()[1]))
-    await world.put(SERVICES, service("edge", "10.96.0.9", 80))
-    try:
+    async with app("stable") as stable, app("canary") as canary:
+        await world.put(SERVICES, service("checkout", "127.0.0.1", stable))
+        await world.put(SERVICES, service("checkout-canary", "127.0.0.1", canary))
+        await world.put(SERVICES, service("edge", "10.96.0.9", 80))
         yield
-    finally:
-        for server in servers:
-            server.close()
 
 
 @contextlib.asynccontextmanager
@@ -232,8 +246,6 @@ async def nginx_process(settings: Settings, drain: float = 0.0) -> AsyncIterator
     try:
         yield process
     finally:
-        import os
-
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -250,6 +262,39 @@ async def agent_task(world: World, settings: Settings) -> AsyncIterator[Agent]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+@contextlib.asynccontextmanager
+async def agent_process(server: FakeServer, settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The agent as a process of its own, talking to the fake API server over HTTP."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "NAMESPACE": settings.namespace,
+        "POD_NAME": settings.pod,
+        "CONFIGMAP": settings.config_map,
+        "WORK_DIR": f"{settings.work}",
+        "NGINX": settings.nginx,
+        "BIND_ADDRESS": "127.0.0.1",
+        "CONTROL_PORT": settings.control.rpartition(":")[2],
+        "METRICS_PORT": f"{settings.port}",
+        "NGINX_WORKERS": f"{settings.workers}",
+        "KUBECONFIG": server.kubeconfig(settings.work.parent / f"{settings.pod}.kubeconfig"),
+    }
+    log = (settings.work / "agent.log").open("ab")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "canary_rollout.agent", "run"),
+        env={**os.environ, **environment},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    log.close()
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 @contextlib.asynccontextmanager

@@ -141,7 +141,11 @@ class Tail:
 
     def next_file(self, aside: Path) -> None:
         """Go on with the file of the original name, after the last line of the renamed one was read."""
+        self.close()
+        aside.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; the next read opens it anew, from its beginning."""
         if self._file is not None:
             self._file.close()
         self._file, self._rest = None, b""
-        aside.unlink(missing_ok=True)

@@ -69,21 +69,16 @@ class Agent:
         """Run until cancelled. A loop that fails in a way nobody foresaw ends the process, which is started again."""
         self._tail.skip()
         self._begin_with_last_good()
-        async with asyncio.TaskGroup() as group:
-            settings = self._settings
-            group.create_task(self._report())
-            group.create_task(
-                follow(
-                    self._api,
-                    CONFIG_MAPS,
-                    (settings.namespace, settings.config_map),
-                    told=self.told,
-                    instruments=self._instruments,
-                )
-            )
-            group.create_task(self._bring())
-            group.create_task(self._look_after())
-            group.create_task(self._count())
+        where = (self._settings.namespace, self._settings.config_map)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._report())
+                group.create_task(follow(self._api, CONFIG_MAPS, where, told=self.told, instruments=self._instruments))
+                group.create_task(self._bring())
+                group.create_task(self._look_after())
+                group.create_task(self._count())
+        finally:
+            self._tail.close()
 
     # What should be
 
@@ -231,7 +226,7 @@ class Agent:
 
     async def _report(self) -> None:
         """Renew the Lease on time and at every change; each accepted renewal lengthens the lease inside nginx."""
-        backoff = Backoff(longest=5.0)
+        backoff = Backoff()
         while True:
             self._say.clear()
             sent = time.time()
@@ -239,7 +234,7 @@ class Agent:
                 await self._write_lease(sent)
             except ApiError as error:
                 self._instruments.retries.labels("lease").inc()
-                pause = backoff.pause()
+                pause = min(backoff.pause(), renew_interval(self._stale_after()))
                 _log.warning("cannot renew the Lease", error=f"{error}", again_in=round(pause, 1))
                 await asyncio.sleep(pause)
                 continue

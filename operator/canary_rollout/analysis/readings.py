@@ -11,9 +11,6 @@ from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule, Measure, Metr
 REQUESTS: Final = "requests"
 """The measure every minimum and the received share rest on: requests in the window, a count."""
 
-LONGEST_SHARE_WINDOW: Final = 60.0
-"""Seconds. The received share is watched over at most this, so that it follows a change of the weight soon."""
-
 
 class ReadingKind(StrEnum):
     """What came back for one measure and one version."""
@@ -138,7 +135,7 @@ def requests_key(measure: Measure, metrics: Metrics) -> MeasureKey:
 
 def share_key(metrics: Metrics) -> MeasureKey:
     """Return the key of the request count that the received share rests on."""
-    return MeasureKey(REQUESTS, min(metrics.window, LONGEST_SHARE_WINDOW), weighted_only=True)
+    return MeasureKey(REQUESTS, metrics.window, weighted_only=True)
 
 
 def keys_needed(spec: CanaryRolloutSpec, stage: Stage | None) -> frozenset[MeasureKey]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import structlog
 
+from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.controller.execute import Executor, RouteRejectedError
 from canary_rollout.controller.farewell import farewell
 from canary_rollout.controller.gather import Gatherer
@@ -137,7 +138,8 @@ class Reconciler:
         key = key_of(rollout)
         decision = decide(spec, memory.state, seen, now)
         if decision.restart_evidence and memory.evidence is not None:
-            memory.evidence = memory.evidence.restarted(now)
+            begins = decision.state.began_at != memory.state.began_at
+            memory.evidence = _afresh(memory.evidence, spec, new_revision=begins, now=now)
         facts = Facts(
             spec=spec,
             generation=int(rollout["metadata"].get("generation", 0)),
@@ -248,6 +250,13 @@ class Reconciler:
             self._shell.evaluations.follow(key, memory)
         self._shell.needs.drop(key)
         self._shell.telemetry.forgot(key)
+
+
+def _afresh(evidence: Evidence, spec: CanaryRolloutSpec, *, new_revision: bool, now: float) -> Evidence:
+    """Evidence for a new beginning. Series by pod begin with their revision; others still hold the one before."""
+    if new_revision and spec.metrics.source == "app" and spec.metrics.arms.by == "pod":
+        return replace(evidence, breaches={}, fresh_after=None)
+    return evidence.restarted(now)
 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:

@@ -10,8 +10,7 @@ from local_cluster import eventually
 pytestmark = pytest.mark.e2e
 
 SERVER = """
-import http.server, os, signal, sys, threading, time
-GRACE = float(os.environ.get("DRAIN", "0"))
+import http.server, os, signal, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -27,10 +26,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
-def stop(*_):
-    time.sleep(GRACE)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("serving as", os.environ["HOSTNAME"], flush=True)
 http.server.ThreadingHTTPServer((os.environ["BIND_ADDRESS"], 8080), Handler).serve_forever()
 """
@@ -121,19 +117,25 @@ async def fetch(url, **kwargs):
         return await response.text()
 
 
+async def wait_answer(url, text):
+    """Ask on new connections until the answer is this; the proxy follows the EndpointSlice in its own time."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                if await fetch(url, headers={"Connection": "close"}) == text:
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_deployment_becomes_ready_and_its_service_answers_from_every_pod(local_cluster, namespace):
     admin = local_cluster.admin
     await admin.apply_all([deployment(namespace), service(namespace)])
     await wait_deployment(local_cluster, namespace)
     pods = {one["metadata"]["name"] for one in await admin.list("v1", "Pod", namespace=namespace)}
     address = (await admin.get("v1", "Service", "web", namespace=namespace))["spec"]["clusterIP"]
-    answers = set()
-    async with asyncio.timeout(10):
-        while answers != pods:
-            try:
-                answers.add(await fetch(f"http://{address}:8080/", headers={"Connection": "close"}))
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.05)
+    for name in pods:
+        await wait_answer(f"http://{address}:8080/", name)
     assert "serving as" in local_cluster.pod_log(namespace, min(pods), "web")
     assert "Ready" in await local_cluster.kubectl("get", "nodes")
 
@@ -147,39 +149,20 @@ async def test_a_service_without_endpoints_refuses_connections(local_cluster, na
 
 async def test_a_request_under_way_ends_on_the_pod_that_is_being_deleted(local_cluster, namespace):
     admin = local_cluster.admin
-    await admin.apply_all([deployment(namespace, replicas=1), service(namespace)])
+    web = deployment(namespace, replicas=1)
+    # Routing follows within this time, as in any cluster; the server itself ends at once when asked to.
+    web["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 3}}}
+    await admin.apply_all([web, service(namespace)])
     await wait_deployment(local_cluster, namespace, 1)
     address = (await admin.get("v1", "Service", "web", namespace=namespace))["spec"]["clusterIP"]
     (only,) = await admin.list("v1", "Pod", namespace=namespace)
     name = only["metadata"]["name"]
-    # DRAIN is 0: the server's SIGTERM handler waits for the request in its thread only because of the preStop sleep.
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await fetch(f"http://{address}:8080/") == name
-                break
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.05)
-    template = {"lifecycle": {"preStop": {"sleep": {"seconds": 3}}}, "name": "web"}
-    await admin.patch(
-        "apps/v1",
-        "Deployment",
-        "web",
-        {"spec": {"template": {"spec": {"containers": [template]}}}},
-        namespace=namespace,
-        patch_type="strategic",
-    )
-    await admin.wait_gone("v1", "Pod", name, namespace=namespace)
-    (second,) = await admin.list("v1", "Pod", namespace=namespace)
-    name = second["metadata"]["name"]
-    await wait_pod(local_cluster, namespace, name, is_ready, "ready")
-    await asyncio.sleep(0.5)  # the proxy follows the EndpointSlice
+    await wait_answer(f"http://{address}:8080/", name)
     slow = asyncio.create_task(fetch(f"http://{address}:8080/slow=2"))
     await asyncio.sleep(0.3)
     await admin.delete("v1", "Pod", name, namespace=namespace)
-    await slow
-    found = await admin.find("v1", "Pod", name, namespace=namespace)
-    assert found is not None
+    assert await slow == name
+    found = await admin.get("v1", "Pod", name, namespace=namespace)
     assert found["metadata"]["deletionTimestamp"]
 
 
@@ -417,3 +400,71 @@ async def test_kubectl_logs_shows_what_a_container_prints_and_what_its_last_run_
     await wait_pod(local_cluster, namespace, "talks", lambda one: container_state(one).get("restartCount"), "restarted")
     assert await local_cluster.kubectl("logs", "-n", namespace, "talks", "--follow") == "run\nover\n"
     assert await local_cluster.kubectl("logs", "-n", namespace, "talks", "--previous", "--tail=1") == "over\n"
+
+
+async def test_a_command_that_does_not_exist_and_an_env_that_leads_nowhere_say_so(local_cluster, namespace):
+    admin = local_cluster.admin
+    missing = {"name": "main", "image": "sh", "command": ["/no/such/program"]}
+    await admin.create(pod(namespace, "missing", containers=[missing], restartPolicy="Never"))
+    found = await wait_pod(
+        local_cluster, namespace, "missing", lambda one: one["status"].get("phase") == "Failed", "failed"
+    )
+    ended = container_state(found)["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+    assert "/no/such/program" in ended["message"]
+
+    reference = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "x"}}}
+    await admin.create(pod(namespace, "waits", containers=[shell("echo $X; sleep 100", env=[reference])]))
+    await wait_pod(
+        local_cluster,
+        namespace,
+        "waits",
+        lambda one: (
+            container_state(one).get("state", {}).get("waiting", {}).get("reason") == "CreateContainerConfigError"
+        ),
+        "refused",
+    )
+    later = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "later", "namespace": namespace}}
+    await admin.create({**later, "data": {"x": "found"}})
+    await wait_pod(local_cluster, namespace, "waits", is_ready, "ready")
+    await eventually(lambda: local_cluster.pod_log(namespace, "waits", "main") == "found\n", "printed")
+
+
+async def test_a_startup_probe_holds_the_others_back_and_kills_what_never_starts(local_cluster, namespace):
+    admin = local_cluster.admin
+    probe = {"exec": {"command": ["test", "-e", "started"]}, "periodSeconds": 1, "failureThreshold": 2}
+    slow = shell("sleep 0.5; touch started; sleep 100", startupProbe={**probe, "failureThreshold": 10})
+    never = shell("sleep 100", startupProbe=probe)
+    await admin.create(pod(namespace, "slow", containers=[slow]))
+    await admin.create(pod(namespace, "never", containers=[never]))
+    found = await wait_pod(local_cluster, namespace, "slow", is_ready, "ready")
+    assert container_state(found)["restartCount"] == 0
+    await wait_pod(
+        local_cluster, namespace, "never", lambda one: container_state(one).get("restartCount", 0) >= 1, "restarted"
+    )
+
+
+async def test_a_pre_stop_command_runs_before_the_signal(local_cluster, namespace):
+    admin = local_cluster.admin
+    hooked = shell(
+        "trap 'cat note; exit 0' TERM; while :; do sleep 0.05; done",
+        lifecycle={"preStop": {"exec": {"command": ["sh", "-c", "echo from the hook > note"]}}},
+    )
+    await admin.create(pod(namespace, "hooked", containers=[hooked]))
+    await wait_pod(local_cluster, namespace, "hooked", is_ready, "ready")
+    await admin.delete("v1", "Pod", "hooked", namespace=namespace)
+    await admin.wait_gone("v1", "Pod", "hooked", namespace=namespace)
+    assert local_cluster.pod_log(namespace, "hooked", "main") == "from the hook\n"
+
+
+async def test_a_readiness_gate_keeps_a_pod_unready_until_somebody_opens_it(local_cluster, namespace):
+    admin = local_cluster.admin
+    gate = "tests.canary-rollout.dev/gate"
+    await admin.create(
+        pod(namespace, "gated", containers=[shell("sleep 100")], readinessGates=[{"conditionType": gate}])
+    )
+    found = await wait_pod(local_cluster, namespace, "gated", lambda one: container_state(one).get("ready"), "running")
+    assert not is_ready(found)
+    opened = {"status": {"conditions": [{"type": gate, "status": "True"}]}}
+    await admin.patch("v1", "Pod", "gated", opened, namespace=namespace, patch_type="strategic", subresource="status")
+    await wait_pod(local_cluster, namespace, "gated", is_ready, "ready")

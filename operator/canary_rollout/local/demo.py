@@ -106,8 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal result
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # asyncio.run made it
-        # asyncio.run turns SIGINT into a cancellation by itself.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        told = [False]
+
+        def end() -> None:
+            # Once: a second Ctrl-C must not interrupt the cleaning up.
+            if not told[0]:
+                told[0] = True
+                task.cancel()
+
+        # SIGINT too: asyncio.run leaves it alone where it is ignored, as in a shell's background job.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, end)
         try:
             result = await play(arguments, screen)
         except* CanaryRolloutError as group:

@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 N ?= 500
 RUNS ?= 10
 CONTEXT ?=
+UPGRADE ?=
 FAST := not e2e and not nginx and not prometheus and not slow
 
 .PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-scale bench-sampler coverage clean venv
@@ -53,17 +54,26 @@ lint: $(STAMP) ## ruff, mypy strict, import contracts, generated files
 	@$(BIN)/mypy operator
 	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m canary_rollout.model.crd --check
+	@$(BIN)/python -m canary_rollout.model.docs --check
+	@$(BIN)/python helm/sync.py --check
 
 format: $(STAMP) ## Mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet operator tests bench
 	@$(BIN)/ruff format --quiet operator tests bench
 
-crds: $(STAMP) ## Generate crds/ from the models
-	@$(BIN)/python -m canary_rollout.model.crd
+crds: $(STAMP) ## Generate the CRD, its copy in the chart and its reference page from the models
+	@$(BIN)/python -m canary_rollout.model.crd --write
+	@$(BIN)/python -m canary_rollout.model.docs --write
+	@$(BIN)/python helm/sync.py
 
-lock: ## Lock the versions again, with hashes and without addresses
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+docs: crds ## The same: the reference page is generated with the CRD
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+lock: ## Lock the versions again, with hashes and without addresses (UPGRADE=--upgrade: to the newest)
+	@$(LOCK) $(UPGRADE) pyproject.toml -o requirements.lock
+	@$(LOCK) $(UPGRADE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(LOCK) $(UPGRADE) docker/requirements-agent.in -c requirements-dev.lock -o docker/requirements-agent.lock
+	@$(LOCK) $(UPGRADE) docker/requirements-build.in -o docker/requirements-build.lock
 
 bench: $(STAMP) ## Fault visible in Prometheus -> last request on the canary, through real nginx (RUNS=10)
 	@$(BIN)/python bench/rollback.py --runs $(RUNS)

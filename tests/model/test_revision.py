@@ -160,14 +160,14 @@ SEGMENTS = st.sampled_from(["a", "b", "list", "env", "0", "1", "VERSION", "OTHER
 PATHS = st.lists(st.lists(SEGMENTS, min_size=1, max_size=3).map(lambda parts: "/spec/" + "/".join(parts)), max_size=3)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(canary=TEMPLATES, stable=TEMPLATES, paths=PATHS)
 def test_the_copy_always_has_the_canarys_revision(canary, stable, paths):
     copied = copy_template(canary, stable, SELECTOR, paths)
     assert revision(copied, *paths) == revision(canary, *paths)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(canary=TEMPLATES, stable=TEMPLATES, paths=PATHS)
 def test_copying_twice_is_copying_once(canary, stable, paths):
     once = copy_template(canary, stable, SELECTOR, paths)

@@ -112,11 +112,20 @@ def render() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the definition, or compare it with a file; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m canary_rollout.model.crd", description="Generate the CRD.")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE is not what would be generated")
+    """Print the definition, write it to a file, or compare it with one; returns the exit code."""
+    return generate("python -m canary_rollout.model.crd", render(), Path("crds/canaryrollout.yaml"), arguments)
+
+
+def generate(program: str, text: str, default: Path, arguments: list[str] | None) -> int:
+    """The command line of a generator: print ``text``, ``--write [FILE]`` it, or ``--check [FILE]``; the exit code."""
+    parser = argparse.ArgumentParser(prog=program, description="Generate a file from the models.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", type=Path, nargs="?", const=default, metavar="FILE", help=f"default: {default}")
+    what.add_argument("--check", type=Path, nargs="?", const=default, metavar="FILE", help="exit 1 if it differs")
     options = parser.parse_args(arguments)
-    text = render()
+    if options.write is not None:
+        options.write.write_text(text, encoding="utf-8")
+        return 0
     if options.check is None:
         sys.stdout.write(text)
         return 0

@@ -123,6 +123,14 @@ SafeValue = Annotated[
         'a plain value: use 1 to 64 letters, digits, ".", "_" and "-"',
     ),
 ]
+ControllerVersion = Annotated[
+    str,
+    Text(
+        r"^v?[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$",
+        15,
+        "a version: use three numbers, as in 1.12.1",
+    ),
+]
 LabelName = Annotated[
     str,
     Text(

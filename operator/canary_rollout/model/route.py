@@ -85,6 +85,7 @@ class RouteView:
         contested_by: field manager or name of somebody who overwrote the weight since our last write; ``""`` for nobody.
         resource_version: of the object that carries the weight; a raise is fenced with it.
         mode: how it is served, for people (``njs``, ``reload``, ``canary Ingress``).
+        outdated: whether it must be written again although it says the right weight (the spec or an address changed).
     """
 
     weight: int
@@ -97,3 +98,4 @@ class RouteView:
     contested_by: str
     resource_version: str
     mode: str
+    outdated: bool = False

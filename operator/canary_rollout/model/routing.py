@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import DnsLabel, DnsName, HeaderName, OptionalHeaderName, SpecModel
+from canary_rollout.model.fields import ControllerVersion, DnsLabel, DnsName, HeaderName, OptionalHeaderName, SpecModel
 from canary_rollout.model.units import Duration, SecondOrMore
 
 _ONE_KEY: Final = "sticky names exactly one of header and cookie"
@@ -85,6 +85,11 @@ class IngressNginxTraffic(SpecModel):
     ingress: DnsName = Field(description="Your Ingress that routes to the stable Service; it is never changed.")
     settle: Duration = Field(
         default=5.0, description="Time after a write until the controller is taken to have it; it reports nothing."
+    )
+    controller_version: ControllerVersion | None = Field(
+        None,
+        description="Version of the controller, such as 1.12.1. Needed for weights that are no whole per cent: before "
+        "1.7.0 it ignores canary-weight-total, and 0.5% would be 50%.",
     )
 
 

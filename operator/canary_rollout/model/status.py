@@ -11,6 +11,7 @@ from canary_rollout.model.units import WEIGHT_PATTERN, Instant, format_weight, p
 
 MAX_HALTS = 10
 MAX_HISTORY = 10
+MAX_HEARD = 24
 
 Weight = Annotated[
     int,
@@ -132,6 +133,9 @@ class RolloutState(StatusModel):
     )
     override: tuple[Stage, ...] = Field((), max_length=32, description="Stages of `kubectl canary start --stages`.")
     halts: tuple[Halt, ...] = Field((), max_length=MAX_HALTS, description="Condemned revisions, newest first.")
+    heard: tuple[str, ...] = Field(
+        (), max_length=MAX_HEARD, description="Ids of the latest consumed commands, newest first; a replay is ignored."
+    )
 
     def halt_of(self, revision: str) -> Halt | None:
         """The latch on ``revision``, if there is one."""

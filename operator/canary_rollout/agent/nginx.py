@@ -72,7 +72,7 @@ class Nginx:
             raise LoadError(f"{self.binary} does not run: {error}") from error
         found = re.search(r"/(\d+)\.(\d+)\.(\d+)", said)
         version = tuple(int(part) for part in found.groups()) if found else (0, 0, 0)
-        with tempfile.TemporaryDirectory(prefix="canary-probe-") as directory:
+        with tempfile.TemporaryDirectory(prefix="probe-", dir=self.root) as directory:
             module = await self._js_module(Path(directory))
         return Abilities(
             version=".".join(str(part) for part in version),

@@ -131,17 +131,25 @@ class NginxRouter:
             document, foreign = self._read(written)
         except DocumentError as error:
             # Unreadable means that the agents keep what they had; its weight is unknown, so nothing is confirmed.
-            return self._view(written, None, Confirmation(confirmed=False, at=None, pending=f"{error}", mode=""), "")
+            unknown = Confirmation(confirmed=False, at=None, pending=f"{error}", mode="")
+            return self._view(written, None, unknown, "", outdated=True)
         confirmation = self._confirmation(document)
+        outdated = self._outdated(document)
         if foreign:
-            said = f"{WEIGHTS_KEY} was overwritten by {foreign}; the proxies keep what they had"
+            follow = (
+                "which the proxies follow, as it is 0" if document.weight == 0 else "the proxies keep what they had"
+            )
+            said = f"{WEIGHTS_KEY} was overwritten by {foreign}; {follow}"
             confirmation = Confirmation(confirmed=False, at=None, pending=said, mode=confirmation.mode)
-        elif self._outdated(document):
-            said = "the spec or a Service's address has changed; nginx.conf is to be written again"
+        elif outdated:
+            said = "the spec or a Service's address has changed; the ConfigMap is to be written again"
             confirmation = Confirmation(confirmed=False, at=None, pending=said, mode=confirmation.mode)
-        return self._view(written, document, confirmation, foreign)
+        return self._view(written, document, confirmation, foreign, outdated=outdated)
 
-    def _view(self, written: Object, document: WeightsDocument | None, state: Confirmation, foreign: str) -> RouteView:
+    @staticmethod
+    def _view(
+        written: Object, document: WeightsDocument | None, state: Confirmation, foreign: str, *, outdated: bool
+    ) -> RouteView:
         return RouteView(
             weight=document.weight if document else 0,
             revision=document.revision if document else "",
@@ -153,6 +161,7 @@ class NginxRouter:
             contested_by=foreign if document else _other_writer(written),
             resource_version=written["metadata"].get("resourceVersion", ""),
             mode=state.mode,
+            outdated=outdated,
         )
 
     @staticmethod
@@ -167,6 +176,13 @@ class NginxRouter:
         return document, "" if digest(config) == document.config else _other_writer(written)
 
     def _outdated(self, document: WeightsDocument) -> bool:
+        settings = self._nginx
+        if (document.listen, document.stale_after, document.mode) != (
+            settings.listen,
+            settings.stale_after,
+            settings.mode,
+        ):
+            return True
         try:
             return config_digest(self._proxy_config()) != document.config
         except RouterError:

@@ -71,7 +71,10 @@ def cohort_values(field: str, values: Iterable[object]) -> tuple[str, ...]:
     checked = [_match(_VALUE, field, value, "letters, digits, '.', '_' and '-', 1 to 64 of them") for value in values]
     if reserved := [value for value in checked if value.lower() == EVERYONE]:
         raise UnsafeValueError(field, reserved[0], "this word names those who are in no cohort; choose another")
-    return tuple({value.lower(): value for value in reversed(checked)}.values())[::-1]
+    different: dict[str, str] = {}
+    for value in checked:
+        different.setdefault(value.lower(), value)
+    return tuple(different.values())
 
 
 def revision(field: str, value: object) -> str:

@@ -1,9 +1,11 @@
 import asyncio
+import os
 
 import pytest
 
 from canary_rollout.local import build
 from canary_rollout.local.build import CONTROLPLANE, PROMETHEUS, GoProgram, ensure_program, program_directory
+from canary_rollout.local.cache import cache_dir
 from canary_rollout.local.errors import BuildError
 
 MAIN = 'package main\n\nvar version = "none"\n\nfunc main() { println("hello", version) }\n'
@@ -17,6 +19,8 @@ def hello(monkeypatch, tmp_path):
     (source / "go.mod").write_text("module example.com/hello\n\ngo 1.21\n")
     (source / "main.go").write_text(MAIN)
     monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    # Go's own cache lies below the same variable; the tests need not compile Go's runtime again.
+    monkeypatch.setenv("GOCACHE", os.environ.get("GOCACHE") or str(cache_dir().parent / "go-build"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return source
 

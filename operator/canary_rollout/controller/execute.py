@@ -43,9 +43,7 @@ class Executor:
             ApiError: the API server refused or did not answer.
         """
         match action:
-            case Lower(route):
-                self._accepted(await self.router.ensure(route, fence=None))
-            case Raise(route, fence):
+            case Lower(route, fence) | Raise(route, fence):
                 self._accepted(await self.router.ensure(route, fence=fence))
             case HoldPause():
                 await self.workloads.hold_pause()

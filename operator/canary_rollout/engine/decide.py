@@ -26,12 +26,12 @@ def decide(spec: CanaryRolloutSpec, state: RolloutState, seen: Observation, now:
         spec: the validated spec.
         state: the engine's memory as it is *persisted*; a raise is only ever sent for an intent found in here.
         seen: the world as it was gathered.
-        now: POSIX seconds.
+        now: POSIX seconds; used to the millisecond, as status holds it.
 
     Returns:
         The new memory, the actions and the words. Deciding again on the same input gives the same answer.
     """
-    draft = Draft(spec, state, seen, now)
+    draft = Draft(spec, state, seen, round(now, 3))
     stop_if_harmful(draft)
     if not draft.latch:
         notice_revision(draft)

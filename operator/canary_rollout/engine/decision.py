@@ -9,9 +9,16 @@ from canary_rollout.model.status import CommandStatus, HistoryEntry, RolloutStat
 
 @dataclass(frozen=True, slots=True)
 class Lower:
-    """Write the route without waiting for anything: not above what is served now. Needs no resourceVersion."""
+    """Write the route without waiting for anything: not above what is served now.
+
+    Attributes:
+        route: what to write.
+        fence: resourceVersion the route must still have; ``None``: whatever it has. Taking everything away needs none. A
+            lowering to more than nothing has one, since landed late, after a verdict, it would be a raise.
+    """
 
     route: Route
+    fence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

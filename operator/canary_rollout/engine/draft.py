@@ -1,11 +1,12 @@
 """The working copy of one decision. Every step of the engine reads it and changes it through these few verbs."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from canary_rollout.analysis.verdict import Assessment
 from canary_rollout.engine.decision import Action, Decision, Note
 from canary_rollout.engine.observation import Observation
 from canary_rollout.model.conditions import Phase, Reason
-from canary_rollout.model.spec import CanaryRolloutSpec, Stage
+from canary_rollout.model.spec import CanaryRolloutSpec, Cohort, Stage
 from canary_rollout.model.status import (
     MAX_HALTS,
     CommandStatus,
@@ -22,6 +23,8 @@ RESTING = frozenset({Phase.IDLE, Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.HALTE
 HOLDING = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_APPROVAL})
 ENDING = frozenset({Phase.PROMOTING, Phase.AWAITING_PROMOTION, Phase.RETURNING, Phase.ROLLING_BACK})
 HALTED_BY_ROUTE = frozenset({Reason.ROUTE_LOWERED, Reason.SHARE_EXCEEDED})
+LONGEST_CAUSE: Final = 300
+"""Characters of a cause that is remembered (halt, pause, history); what comes after is cut, so that a status stays small."""
 
 
 def stages_of(spec: CanaryRolloutSpec, state: RolloutState) -> tuple[Stage, ...]:
@@ -32,9 +35,17 @@ def stages_of(spec: CanaryRolloutSpec, state: RolloutState) -> tuple[Stage, ...]
 def stage_of(spec: CanaryRolloutSpec, state: RolloutState) -> Stage:
     """The stage whose hold counts now; when it was edited away, the last one not above the present weight."""
     stages = stages_of(spec, state)
-    named = [stage for stage in stages if stage.name == state.stage]
-    below = [stage for stage in stages if stage.weight <= state.wanted]
-    return (named or below[-1:] or list(stages[:1]))[0]
+    return next((stage for stage in stages if stage.name == state.stage), stage_at(stages, state.wanted))
+
+
+def stage_at(stages: tuple[Stage, ...], weight: int) -> Stage:
+    """The last stage not above ``weight``, else the first."""
+    return ([stage for stage in stages if stage.weight <= weight] or stages[:1])[-1]
+
+
+def cut(text: str, longest: int = LONGEST_CAUSE) -> str:
+    """A text as it is remembered: bounded."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class Draft:
@@ -87,6 +98,31 @@ class Draft:
         return max(self.route_weight, self.state.wanted, self.state.confirmed) > 0
 
     @property
+    def served(self) -> bool:
+        """Whether this journey, or the one whose place it took, has given the canary traffic."""
+        state, lowering = self.state, self.state.lowering
+        replaced = lowering is not None and lowering.reason is Reason.NEW_REVISION and lowering.at == state.began_at
+        return state.serving_since is not None or replaced
+
+    @property
+    def emptied(self) -> bool:
+        """Whether the requests that began on the canary have had their time since it got the last one."""
+        until = self.state.drain_until
+        return not self.served or (until is not None and self.now >= until and self.route_weight == 0)
+
+    @property
+    def assessment(self) -> Assessment | None:
+        """The verdicts of this evaluation, unless they rest on samples from before the rules began afresh."""
+        seen, fresh_after = self.seen.assessment, self.state.fresh_after
+        return None if seen is None or (fresh_after is not None and seen.at < fresh_after) else seen
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """People who belong to the canary on top of the wanted weight."""
+        serving = self.state.wanted > 0 and self.state.phase not in RESTING and self.state.stage
+        return self.stage.cohort if serving else None
+
+    @property
     def at_zero(self) -> bool:
         """Whether the data plane is proved to serve stable only."""
         route = self.seen.route
@@ -101,6 +137,7 @@ class Draft:
             and route.confirmed
             and route.weight == self.state.wanted
             and route.revision == self.state.revision
+            and route.cohort == self.cohort
         )
 
     # -- changing --------------------------------------------------------------------------------------------------
@@ -111,7 +148,7 @@ class Draft:
 
     def say(self, reason: Reason, message: str, *, stalled: bool = False) -> None:
         """Where the rollout is, in one word and one sentence."""
-        self.reason, self.message, self.stalled = reason, message, stalled
+        self.reason, self.message, self.stalled, self.words_kept = reason, message, stalled, False
 
     def keep_words(self) -> None:
         """Nothing new is known: phase, reason and sentence stay as they were."""
@@ -147,20 +184,30 @@ class Draft:
     def want(self, weight: int, stage: str) -> None:
         """Want more (or the same) traffic on the canary: the intent; the route follows once this is persisted."""
         self.change(
+            phase=Phase.PROGRESSING,
             wanted=weight,
             stage=stage,
             clock=StageClock(),
             lowering=None,
             approval=None,
             pin=None,
+            no_data_since=None,
+            drain_until=None,
             serving_since=self.state.serving_since or self.now,
         )
 
     def pause(self, reason: Reason, message: str, rule: str = "") -> None:
         """Hold the weight until a person says resume; tells it once."""
         if self.state.pause is None:
-            self.change(pause=Pause(reason=reason, rule=rule, message=message, at=self.now))
+            self.change(pause=Pause(reason=reason, rule=rule, message=cut(message), at=self.now))
             self.note(reason, message, warning=reason is not Reason.PAUSED_BY_COMMAND)
+
+    def stay_here(self) -> None:
+        """Take back a raise that was decided and is not written yet: who holds the weight holds the one that is served."""
+        state = self.state
+        if self.route_weight < state.wanted and state.confirmed < state.wanted:
+            self.lower(Reason.STAGE_HELD, state.confirmed)
+            self.change(stage=stage_at(self.stages, state.confirmed).name)
 
     def halt(self, reason: Reason, message: str, rule: str = "") -> None:
         """Condemn the revision: weight 0 at once, and no rise again without ``retry``."""
@@ -169,7 +216,7 @@ class Draft:
             revision=self.state.revision,
             reason=reason,
             rule=rule,
-            message=message,
+            message=cut(message),
             stage=self.state.stage,
             weight=min(served, FULL),
             at=self.now,
@@ -198,7 +245,7 @@ class Draft:
             revision=self.state.revision,
             result=result,
             reason=reason,
-            message=message,
+            message=cut(message),
             began_at=self.state.began_at,
             ended_at=self.now,
         )
@@ -218,8 +265,9 @@ class Draft:
             ended=self.ended,
             command=self.command,
             restart_evidence=self.restart_evidence,
-            wake_at=max(self.now, min(self.wakes)) if self.wakes else None,
-            next_change=self.next_change,
+            wake_at=round(max(self.now, min(self.wakes)), 3) if self.wakes else None,
+            # To the millisecond, as status holds it: a held rollout must not look changed because of a float's last bit.
+            next_change=None if self.next_change is None else round(self.next_change, 3),
             reason=self.reason,
             message=None if self.words_kept and not self.stalled else self.message,
             stalled=self.stalled,

@@ -1,16 +1,18 @@
 """From a new revision to 100 %: preparing the canary, holding stages, deciding when the next one begins."""
 
+from typing import Final
+
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.engine.decision import HoldPause, ReleasePause, ScaleCanary
-from canary_rollout.engine.draft import ENDING, RESTING, Draft
+from canary_rollout.engine.draft import ENDING, HALTED_BY_ROUTE, RESTING, Draft, stage_at
+from canary_rollout.engine.drain import drained
+from canary_rollout.engine.ending import begin_promotion
+from canary_rollout.engine.routing import RETRY_RAISE
 from canary_rollout.model.commands import EXPIRES_AFTER
 from canary_rollout.model.conditions import Phase, Reason
-from canary_rollout.model.spec import Action, Promotion, Stage
+from canary_rollout.model.spec import Action, Stage
 from canary_rollout.model.status import Lowering, StageClock
 from canary_rollout.model.units import FULL, format_duration, format_instant, format_weight
-
-RETRY_RAISE = 2.0
-"""Seconds until a raise that must not be sent now (Lease, clock) is looked at again."""
 
 
 def notice_revision(draft: Draft) -> None:
@@ -27,16 +29,13 @@ def notice_revision(draft: Draft) -> None:
 def _from_rest(draft: Draft) -> None:
     canary, stable, state = draft.seen.canary, draft.seen.stable, draft.state
     if canary.revision == stable.revision:
-        if state.phase is not Phase.SUCCEEDED:
-            draft.change(phase=Phase.IDLE, revision=canary.revision, stable_revision=stable.revision, stage="")
+        if state.phase is not Phase.SUCCEEDED or state.revision != canary.revision:
+            draft.change(phase=Phase.IDLE, revision=canary.revision, stable_revision=stable.revision)
     elif halt := state.halt_of(canary.revision):
-        stopped = Phase.HALTED if halt.reason in {Reason.ROUTE_LOWERED, Reason.SHARE_EXCEEDED} else Phase.ROLLED_BACK
-        draft.change(phase=stopped, revision=canary.revision, stage="")
-    elif state.phase is not Phase.SUCCEEDED or canary.revision != state.revision:
-        _begin(draft)
-        latch = draft.seen.route.latch if draft.seen.route is not None else None
-        if latch is not None and latch.revision == canary.revision and state.began_at is None:
-            draft.halt(Reason.RULE_FAILED if latch.rule else Reason.HALTED, latch.message, latch.rule)
+        stopped = Phase.HALTED if halt.reason in HALTED_BY_ROUTE else Phase.ROLLED_BACK
+        draft.change(phase=stopped, revision=canary.revision)
+    elif canary.revision != state.revision:
+        _begin(draft)  # else only stable has changed, and nobody asked for the canary to be rolled out over that
 
 
 def _superseded(draft: Draft) -> None:
@@ -47,11 +46,12 @@ def _superseded(draft: Draft) -> None:
 
 
 def _begin(draft: Draft) -> None:
+    """A revision takes the place of whatever was there; what may still be under way on the canary is drained first."""
     state, new = draft.state, draft.seen.canary.revision
-    reverted = new == draft.seen.stable.revision
-    serving = draft.may_serve
+    nothing_to_try = new == draft.seen.stable.revision or state.halt_of(new) is not None
+    busy = draft.may_serve or not draft.emptied
     draft.change(
-        phase=Phase.RETURNING if reverted else Phase.PREPARING,
+        phase=Phase.RETURNING if nothing_to_try else Phase.PREPARING,
         revision=new,
         stable_revision=draft.seen.stable.revision,
         stage="",
@@ -66,9 +66,10 @@ def _begin(draft: Draft) -> None:
         fresh_after=draft.now,
         pin=None,
         override=(),
-        lowering=Lowering(reason=Reason.NEW_REVISION, to=0, at=draft.now) if serving else state.lowering,
+        lowering=Lowering(reason=Reason.NEW_REVISION, to=0, at=draft.now) if busy else None,
     )
     draft.restart_evidence = True
+    draft.say(Reason.NEW_REVISION, f"Revision {new} appeared")
     if draft.ended is None:
         draft.note(Reason.NEW_REVISION, f"revision {new} appeared; its pods are prepared")
 
@@ -85,109 +86,167 @@ def advance(draft: Draft) -> None:
 
 
 def _prepare(draft: Draft) -> None:
-    canary, deployment = draft.seen.canary, draft.spec.workload.canary.deployment
-    deadline = (draft.state.began_at or draft.now) + draft.spec.workload.progress_deadline
-    draft.say(
-        Reason.PREPARING, f"Preparing revision {draft.state.revision}: waiting for the data plane to serve stable only"
-    )
-    if not draft.at_zero:
-        return
-    if draft.state.confirmed != 0:
-        draft.change(confirmed=0)
+    if waits_for := _unprepared(draft):
+        draft.say(Reason.PREPARING, f"Preparing revision {draft.state.revision}: {waits_for}")
+        _watch_the_deadline(draft, waits_for)
+    elif drained(draft) and _has_pods(draft):
+        _first_raise(draft)
+
+
+def _unprepared(draft: Draft) -> str:
+    """What the data plane must say before the canary may change; empty when it has."""
+    route = draft.seen.route
+    # A route written for this very revision: a raise that was sent for the one before it can no longer arrive.
+    if draft.at_zero and route is not None and route.revision == draft.state.revision:
+        return ""
+    pending = f" ({route.pending})" if route is not None and route.pending else ""
+    return f"waiting until the data plane serves stable only{pending}"
+
+
+def _has_pods(draft: Draft) -> bool:
+    """Whether all pods of the revision are ready and its template is held; brings that about."""
+    canary, workload = draft.seen.canary, draft.spec.workload.canary
+    too_few = workload.scaling is not None and canary.replicas < workload.scaling.replicas
     if not canary.observed:
-        draft.say(
-            Reason.PREPARING, f"Preparing revision {draft.state.revision}: Deployment {deployment} is being updated"
-        )
-    elif not canary.settled:
-        _make_pods(draft)
+        waits_for = f"Deployment {workload.deployment} is being updated"
+    elif too_few or not canary.settled:
+        waits_for = _make_pods(draft)
     elif not canary.paused:
         draft.act(HoldPause())
-        draft.say(
-            Reason.PREPARING,
-            f"Revision {draft.state.revision} is ready; its template is held before any traffic goes to it",
-        )
+        waits_for = "its pods are ready; its template is held before any traffic goes to it"
     else:
-        _first_raise(draft)
-        return
-    if draft.now >= deadline:
-        waited = format_duration(draft.spec.workload.progress_deadline)
-        draft.say(
-            Reason.PROGRESS_DEADLINE,
-            f"Revision {draft.state.revision} is not ready after {waited}"
-            + (f": {canary.crash}" if canary.crash else "; look at the pods of Deployment " + deployment),
-            stalled=True,
-        )
-    else:
-        draft.wake(deadline)
+        return True
+    draft.say(Reason.PREPARING, f"Preparing revision {draft.state.revision}: {waits_for}")
+    _watch_the_deadline(draft, waits_for)
+    return False
 
 
-def _make_pods(draft: Draft) -> None:
+def _make_pods(draft: Draft) -> str:
     canary, workload = draft.seen.canary, draft.spec.workload.canary
     scaling = workload.scaling
     if canary.paused and canary.paused_by_us:
         draft.act(ReleasePause())
     if scaling is not None and canary.replicas < scaling.replicas:
         draft.act(ScaleCanary(scaling.replicas))
-    what = f"{canary.available} of {canary.replicas} pods of Deployment {workload.deployment} are ready"
-    if canary.replicas == 0:
-        what = f"Deployment {workload.deployment} has 0 replicas; scale it, or set workload.canary.scaling"
     if canary.paused and not canary.paused_by_us:
-        what = f"Deployment {workload.deployment} is paused by somebody else; resume it"
-    draft.say(Reason.PREPARING, f"Preparing revision {draft.state.revision}: {canary.crash or what}")
+        return f"Deployment {workload.deployment} is paused by somebody else; resume it"
+    if canary.replicas == 0 and scaling is None:
+        return f"Deployment {workload.deployment} has 0 replicas; scale it, or set workload.canary.scaling"
+    return canary.crash or f"{canary.available} of {canary.replicas} pods of Deployment {workload.deployment} are ready"
+
+
+def _watch_the_deadline(draft: Draft, waits_for: str) -> None:
+    longest = draft.spec.workload.progress_deadline
+    deadline = (draft.state.began_at or draft.now) + longest
+    if draft.now < deadline:
+        draft.wake(deadline)
+        return
+    draft.say(
+        Reason.PROGRESS_DEADLINE,
+        f"Revision {draft.state.revision} is not ready after {format_duration(longest)}: {waits_for}",
+        stalled=True,
+    )
 
 
 def _first_raise(draft: Draft) -> None:
     pin = draft.state.pin
-    if pin is not None and not _held_back(draft):
-        draft.want(pin, ([stage for stage in draft.stages if stage.weight <= pin][-1:] or [draft.stages[0]])[0].name)
-        draft.change(phase=Phase.PROGRESSING)
+    if pin is None:
+        _enter_next(draft)
+    elif not _held_back(draft):
+        draft.want(pin, stage_at(draft.stages, pin).name)
         draft.pause(
             Reason.PAUSED_BY_COMMAND, f"started at {format_weight(pin)} by command; `resume` goes on to the next stage"
         )
-        return
-    _enter_next(draft)
+        draft.say(Reason.WAITING_FOR_ROUTE, f"The weight rises to {format_weight(pin)}, where it is paused")
 
 
 # -- holding ---------------------------------------------------------------------------------------------------------
 
 
 def _hold(draft: Draft) -> None:
+    _adopt_stage(draft)
     _note_data(draft)
-    if not draft.serves_as_wanted:
+    served = draft.serves_as_wanted
+    if served:
+        _confirm(draft)
+    paused = _paused(draft)
+    if not paused and draft.state.phase is Phase.PAUSED and draft.state.no_data_since is None:
+        draft.change(phase=Phase.PROGRESSING)
+    if not served:
         draft.stop_clock()
         _say_route(draft)
-        return
-    if draft.state.confirmed != draft.state.wanted:
-        draft.change(confirmed=draft.state.wanted)
-        draft.note(
-            Reason.STAGE_STARTED,
-            f"{format_weight(draft.state.wanted)} confirmed by the data plane; stage {draft.stage.name} counts from now",
-        )
-    if _paused(draft):
+    elif paused:
         draft.stop_clock()
-        return
-    if draft.state.no_data_since is not None:
+    elif draft.state.wanted == 0:
+        _enter_next(draft)  # nothing is served, so there is nothing to watch for a whole hold
+    elif draft.state.no_data_since is not None:
         draft.stop_clock()
         _say_no_data(draft)
-        return
-    if draft.state.wanted == 0:
-        _enter_next(draft)  # nothing is served, so there is nothing to watch for a whole hold
-        return
-    draft.run_clock()
-    draft.change(phase=Phase.PROGRESSING)
-    ends = draft.now + draft.stage.hold - draft.state.clock.elapsed(draft.now)
-    if ends > draft.now:
-        _say_holding(draft, ends)
     else:
-        _at_the_end_of_the_hold(draft)
+        _count(draft)
+
+
+def _adopt_stage(draft: Draft) -> None:
+    """The stage was edited away: go on as in the one below, and hold that for its whole time from now (invariant 6)."""
+    gone, stage = draft.state.stage, draft.stage
+    if not gone or stage.name == gone:
+        return
+    draft.change(stage=stage.name, clock=draft.state.clock if stage.weight == draft.state.wanted else StageClock())
+    draft.note(
+        Reason.STAGE_HELD,
+        f"stage {gone} is gone from the spec; {format_weight(draft.state.wanted)} is held as in stage {stage.name}",
+    )
+
+
+def _confirm(draft: Draft) -> None:
+    if draft.state.confirmed == draft.state.wanted:
+        return
+    draft.change(confirmed=draft.state.wanted)
+    draft.note(
+        Reason.STAGE_STARTED,
+        f"{format_weight(draft.state.wanted)} confirmed by the data plane; stage {draft.stage.name} counts from now",
+    )
+
+
+def _count(draft: Draft) -> None:
+    """The stage's time runs; at its end the verdicts of that moment decide."""
+    ran_before = draft.state.clock.since is not None
+    draft.run_clock()
+    ends = round(draft.now + draft.stage.hold - draft.state.clock.elapsed(draft.now), 3)
+    seen, since = draft.assessment, draft.state.clock.since or draft.now
+    if ends > draft.now:
+        draft.change(phase=Phase.PROGRESSING)
+        _say_holding(draft, ends)
+    elif seen is not None and seen.at >= since:
+        _at_the_end_of_the_hold(draft, seen)
+    else:
+        draft.wake(draft.now + draft.spec.metrics.interval)
+        _await_verdicts(draft, ran_before=ran_before)
+
+
+def _await_verdicts(draft: Draft, *, ran_before: bool) -> None:
+    """Nothing was evaluated just now: what was said last still stands, unless something has changed since."""
+    changed = draft.command is not None and draft.command.accepted
+    if ran_before and not changed:
+        draft.keep_words()
+        return
+    draft.change(phase=Phase.PROGRESSING)
+    draft.say(
+        Reason.STAGE_HELD,
+        f"Holding {format_weight(draft.state.wanted)} in stage {draft.stage.name}: its time is over, the next evaluation "
+        "decides",
+    )
 
 
 def _note_data(draft: Draft) -> None:
     """Missing data is never a pass and never a fail: it stops the stage's time, and nothing else."""
-    seen = draft.seen.assessment
-    if seen is None:
+    seen = draft.assessment
+    if seen is None or draft.state.wanted == 0:
         return
-    missing = [verdict for verdict in seen.rules if verdict.lack is Lack.NO_DATA and verdict.action is not Action.ALERT]
+    asked = [verdict for verdict in seen.rules if verdict.action is not Action.ALERT]
+    if draft.state.clock.elapsed(draft.now) >= draft.stage.hold:
+        asked += seen.exits
+    missing = [verdict for verdict in asked if verdict.lack is Lack.NO_DATA]
     if missing and draft.state.no_data_since is None:
         draft.change(no_data_since=draft.now)
         draft.note(
@@ -200,7 +259,6 @@ def _note_data(draft: Draft) -> None:
 
 def _say_route(draft: Draft) -> None:
     route, weight = draft.seen.route, format_weight(draft.state.wanted)
-    draft.change(phase=Phase.PROGRESSING if draft.state.phase is not Phase.PAUSED else Phase.PAUSED)
     if route is not None and route.contested_by and route.weight != draft.state.wanted:
         draft.say(
             Reason.ROUTE_CONTESTED,
@@ -235,6 +293,9 @@ def _say_no_data(draft: Draft) -> None:
     pause_at = since + draft.spec.on_no_data.hold_for
     weight = format_weight(draft.state.wanted)
     if draft.now >= pause_at:
+        if draft.before.phase is not Phase.PAUSED:
+            longest = format_duration(draft.spec.on_no_data.hold_for)
+            draft.note(Reason.PAUSED_NO_DATA, f"no data for {longest}; paused at {weight} until there is", warning=True)
         draft.change(phase=Phase.PAUSED)
         draft.say(
             Reason.PAUSED_NO_DATA,
@@ -242,6 +303,7 @@ def _say_no_data(draft: Draft) -> None:
         )
     else:
         draft.wake(pause_at)
+        draft.change(phase=Phase.PROGRESSING)
         draft.say(
             Reason.NO_DATA,
             f"Holding {weight}: no data since {format_instant(since)}; neither advanced nor rolled back, goes on by itself when data returns",
@@ -268,71 +330,65 @@ def _say_holding(draft: Draft, ends: float) -> None:
 # -- the end of a hold -----------------------------------------------------------------------------------------------
 
 
-def _at_the_end_of_the_hold(draft: Draft) -> None:
-    seen = draft.seen.assessment
-    if seen is None:
-        draft.keep_words()  # nothing was evaluated just now: what was said last still stands
-        return
-    if open_question := _open_question(seen):
-        _extend(draft, open_question)
-        return
-    if draft.state.wanted >= FULL:
-        copy = draft.spec.workload.promotion is Promotion.COPY_TEMPLATE
-        draft.change(phase=Phase.PROMOTING if copy else Phase.AWAITING_PROMOTION, clock=StageClock())
-        draft.note(
-            Reason.PROMOTING if copy else Reason.AWAITING_PROMOTION,
-            f"revision {draft.state.revision} held 100 %; "
-            + ("stable is brought up to date" if copy else "waiting for stable to be brought up to date"),
-        )
-        return
-    _enter_next(draft)
+def _at_the_end_of_the_hold(draft: Draft, seen: Assessment) -> None:
+    if question := _open_question(seen):
+        _extend(draft, *question)
+    elif draft.state.wanted >= FULL:
+        begin_promotion(draft)
+    else:
+        _enter_next(draft)
 
 
 def _open_question(seen: Assessment) -> tuple[Reason, str] | None:
     """The first thing that speaks against the next stage, or ``None``. Promotion is a stricter question than rollback."""
-    for verdict in seen.rules:
-        if verdict.action is Action.ALERT:
-            continue  # an alert is told, it decides nothing
+    rules = (
+        verdict for verdict in seen.rules if verdict.action is not Action.ALERT
+    )  # an alert is told, it decides nothing
+    for verdict in rules:
         if verdict.breached_since is not None or verdict.outcome is Outcome.FAIL:
             return Reason.STAGE_HELD, verdict.message
-        if verdict.lack is Lack.NOT_ENOUGH:
+        if not _answered(verdict):
             return Reason.NOT_ENOUGH_REQUESTS, verdict.message
-    for verdict in seen.exits:
-        if problem := _gate_problem(verdict):
-            return problem
+    for gate in seen.exits:
+        if gate.outcome is Outcome.FAIL:
+            return Reason.EXIT_GATE, gate.message
+        if not _answered(gate):
+            return Reason.NOT_ENOUGH_REQUESTS, gate.message
     return None
 
 
-def _gate_problem(verdict: Verdict) -> tuple[Reason, str] | None:
-    if verdict.outcome is Outcome.FAIL:
-        return Reason.EXIT_GATE, verdict.message
-    if verdict.outcome is Outcome.NONE:
-        return (Reason.NO_DATA if verdict.lack is Lack.NO_DATA else Reason.NOT_ENOUGH_REQUESTS), verdict.message
-    return None
+def _answered(verdict: Verdict) -> bool:
+    """Whether a rule or gate has nothing more to say: it passes, or it does not apply (invariant 3)."""
+    return verdict.outcome is Outcome.PASS or verdict.lack is Lack.NOT_APPLICABLE
 
 
-def _extend(draft: Draft, question: tuple[Reason, str]) -> None:
-    reason, why = question
-    limit = draft.now + draft.stage.longest_hold - draft.state.clock.elapsed(draft.now)
+def _extend(draft: Draft, reason: Reason, why: str) -> None:
+    limit = round(draft.now + draft.stage.longest_hold - draft.state.clock.elapsed(draft.now), 3)
     weight, stage = format_weight(draft.state.wanted), draft.stage.name
     if limit > draft.now:
         draft.wake(limit)
+        draft.change(phase=Phase.PROGRESSING)
         draft.say(
             reason,
-            f"Holding {weight} in stage {stage} beyond its time, until {format_instant(limit)} at most: {_steady(reason)}",
+            f"Holding {weight} in stage {stage} beyond its time, until {format_instant(limit)} at most: {_STEADY[reason]}",
         )
         return
-    asked = Reason.PAUSED_NOT_ENOUGH if reason is Reason.NOT_ENOUGH_REQUESTS else reason
-    draft.pause(asked, f"stage {stage} was held as long as it may be: {why}")
+    draft.pause(_ASKED[reason], f"stage {stage} was held as long as it may be: {why}")
+    draft.stop_clock()
+    _paused(draft)
 
 
-def _steady(reason: Reason) -> str:
-    """Words without numbers, so that a held rollout's status does not change at every tick."""
-    return {
-        Reason.NOT_ENOUGH_REQUESTS: "too few requests for a verdict (see verdicts)",
-        Reason.EXIT_GATE: "an exit gate does not hold yet (see verdicts)",
-        Reason.NO_DATA: "an exit gate has no data (see verdicts)",
-    }.get(reason, "a halt rule is breached, though not for long enough to fail (see verdicts)")
+_STEADY: Final = {
+    Reason.NOT_ENOUGH_REQUESTS: "too few requests for a verdict (see verdicts)",
+    Reason.EXIT_GATE: "an exit gate does not hold yet (see verdicts)",
+    Reason.STAGE_HELD: "a halt rule is breached, though not for long enough to fail (see verdicts)",
+}
+"""Words without numbers, so that a held rollout's status does not change at every tick."""
+_ASKED: Final = {
+    Reason.NOT_ENOUGH_REQUESTS: Reason.PAUSED_NOT_ENOUGH,
+    Reason.EXIT_GATE: Reason.EXIT_GATE,
+    Reason.STAGE_HELD: Reason.PAUSED_BY_RULE,
+}
 
 
 def _held_back(draft: Draft) -> bool:
@@ -368,7 +424,6 @@ def _enter_next(draft: Draft) -> None:
         draft.say(Reason.AWAITING_APPROVAL, f"Holding {format_weight(draft.state.wanted)}: {what}")
         return
     draft.want(following.weight, following.name)
-    draft.change(phase=Phase.PROGRESSING)
     draft.say(
         Reason.WAITING_FOR_ROUTE,
         f"Stage {following.name} begins: the weight rises to {format_weight(following.weight)}",

@@ -49,6 +49,7 @@ class Observation:
         no_raise: why no raise may be sent now (Lease about to run out, clock skew); empty if it may.
         reassert_at: POSIX seconds before which a weight that somebody lowered is not written again.
         failing_before: rules whose last recorded verdict is fail (an Alert is told once).
+        step: smallest difference between two weights that the router can express, basis points.
     """
 
     stable: VersionView
@@ -61,3 +62,4 @@ class Observation:
     no_raise: str = ""
     reassert_at: float = 0.0
     failing_before: frozenset[str] = frozenset()
+    step: int = 1

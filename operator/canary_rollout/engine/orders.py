@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from typing import Final
 
-from canary_rollout.engine.draft import ENDING, HOLDING, RESTING, Draft
+from pydantic import ValidationError
+
+from canary_rollout.engine.draft import ENDING, HOLDING, RESTING, Draft, cut, stage_at
 from canary_rollout.model.commands import EXPIRES_AFTER, Command, Verb
 from canary_rollout.model.conditions import Phase, Reason
-from canary_rollout.model.spec import stages_from_weights
-from canary_rollout.model.status import Approval, CommandStatus, Pause, StageClock
-from canary_rollout.model.units import UnitError, format_weight, parse_weight
+from canary_rollout.model.spec import Stage, stages_from_weights
+from canary_rollout.model.status import MAX_HEARD, Approval, CommandStatus, Pause, StageClock
+from canary_rollout.model.units import UnitError, format_instant, format_weight, parse_weight
+
+_FOR_A_SERVING_REVISION: Final = frozenset({Verb.SET_WEIGHT, Verb.PROMOTE, Verb.RESUME})
+"""Commands that a person can only mean for a revision that has begun."""
 
 
 class _RefusedError(Exception):
@@ -18,16 +23,19 @@ class _RefusedError(Exception):
 def take_command(draft: Draft) -> None:
     """Consume the oldest command that can be consumed now; at most one in each decision."""
     for command in draft.seen.commands:
-        if _waits_for_its_revision(draft, command):
+        if command.id in draft.state.heard or _waits_for_its_revision(draft, command):
             continue
+        before = draft.state
         try:
             _check(draft, command)
             answer, accepted = _ORDERS[command.verb](draft, command), True
         except _RefusedError as refused:
             answer, accepted = str(refused), False
+            draft.state = before
             draft.note(Reason.COMMAND_REFUSED, f"{command.verb}: {answer}", warning=True)
+        draft.change(heard=(command.id, *draft.state.heard)[:MAX_HEARD])
         draft.command = CommandStatus(
-            id=command.id, command=command.verb, at=draft.now, by=command.by, accepted=accepted, message=answer
+            id=command.id, command=command.verb, at=draft.now, by=command.by, accepted=accepted, message=cut(answer)
         )
         draft.wake(draft.now)
         return
@@ -49,6 +57,13 @@ def _check(draft: Draft, command: Command) -> None:
         raise _RefusedError(
             f"it was meant for revision {command.revision}, the rollout is at {draft.state.revision or 'none'}; look and send it again"
         )
+    # After a loss of status nobody knows which commands were consumed: an old one must not raise anything again.
+    began = draft.state.began_at or 0.0
+    if command.verb in _FOR_A_SERVING_REVISION and command.at < began:
+        raise _RefusedError(
+            f"it was sent at {format_instant(command.at)}, before revision {command.revision} began at "
+            f"{format_instant(began)}; look and send it again"
+        )
 
 
 def _need(draft: Draft, phases: frozenset[Phase], what: str) -> None:
@@ -64,46 +79,70 @@ def _not_condemned(draft: Draft) -> None:
 def _start(draft: Draft, command: Command) -> str:
     _not_condemned(draft)
     _need(draft, frozenset({Phase.PREPARING}), "start counts only before the revision serves")
-    args = command.args
+    args, answers = command.args, []
+    if args.stages:
+        draft.change(override=_stages(draft, command))
+        answers.append("stages replaced for this revision")
+    if args.weight is not None:
+        draft.change(pin=_weight(draft, args.weight))
+        answers.append(f"goes to {args.weight} and pauses")
+    return "; ".join(answers) or "goes through the stages of the spec"
+
+
+def _stages(draft: Draft, command: Command) -> tuple[Stage, ...]:
     try:
-        if args.stages:
-            draft.change(override=stages_from_weights(args.stages, args.interval or "10m"))
-        pin = parse_weight(args.weight) if args.weight is not None else None
+        stages = stages_from_weights(command.args.stages, command.args.interval or "10m")
+    except ValidationError as error:
+        raise _RefusedError(f"these stages cannot be used: {error.errors()[0]['msg']}") from error
+    except ValueError as error:  # a unit, or stages that do not rise
+        raise _RefusedError(f"these stages cannot be used: {error}") from error
+    for stage in stages:
+        _weight(draft, format_weight(stage.weight))
+    return stages
+
+
+def _weight(draft: Draft, text: str | None) -> int:
+    """Basis points of a weight that the router can express (invariant 8: never rounded)."""
+    try:
+        weight = parse_weight(text)
     except UnitError as error:
         raise _RefusedError(str(error)) from error
-    except ValueError as error:
-        raise _RefusedError(f"these stages cannot be used: {error}") from error
-    draft.change(pin=pin)
-    return "stages replaced for this revision" if args.stages else f"goes to {args.weight} and pauses"
+    step = draft.seen.step
+    if weight % step:
+        lower = weight - weight % step
+        raise _RefusedError(
+            f"this router has steps of {format_weight(step)}: write {format_weight(lower)} or {format_weight(lower + step)}"
+        )
+    return weight
+
+
+def _not_held_by_spec(draft: Draft) -> None:
+    if draft.spec.paused:
+        raise _RefusedError("spec.paused is true, so the weight stays where it is; set it to false first")
 
 
 def _set_weight(draft: Draft, command: Command) -> str:
     _not_condemned(draft)
     _need(draft, HOLDING, "the weight can be set while a revision is held at a stage")
-    try:
-        weight = parse_weight(command.args.weight)
-    except UnitError as error:
-        raise _RefusedError(str(error)) from error
-    text = format_weight(weight)
+    weight = _weight(draft, command.args.weight)
+    text, stage = format_weight(weight), stage_at(draft.stages, weight).name
     if weight < draft.state.wanted:
         draft.lower(Reason.WEIGHT_SET, weight)
     elif weight > draft.state.wanted:
-        draft.want(weight, _stage_for(draft, weight))
+        _not_held_by_spec(draft)
+        draft.want(weight, stage)
     draft.change(
-        stage=_stage_for(draft, weight),
+        stage=stage,
         pause=Pause(reason=Reason.PAUSED_BY_COMMAND, message=f"weight set to {text} by command", at=draft.now),
     )
     draft.note(Reason.WEIGHT_SET, f"weight {text} by command{_by(command)}; paused there until `resume`")
     return f"weight {text}, paused there until resume"
 
 
-def _stage_for(draft: Draft, weight: int) -> str:
-    return ([stage for stage in draft.stages if stage.weight <= weight][-1:] or [draft.stages[0]])[0].name
-
-
 def _pause(draft: Draft, command: Command) -> str:
     _not_condemned(draft)
     _need(draft, HOLDING | {Phase.PREPARING}, "there is nothing to pause")
+    draft.stay_here()
     draft.pause(Reason.PAUSED_BY_COMMAND, f"paused by command{_by(command)}{_why(command)}")
     return "paused; `resume` goes on"
 
@@ -113,7 +152,7 @@ def _resume(draft: Draft, command: Command) -> str:
         raise _RefusedError(
             "it is not paused by a command or a rule" + (" (spec.paused is true)" if draft.spec.paused else "")
         )
-    draft.change(pause=None, fresh_after=draft.now, clock=_whole_hold_again(draft))
+    draft.change(pause=None, fresh_after=draft.now, no_data_since=None, clock=_whole_hold_again(draft))
     draft.restart_evidence = True
     draft.note(Reason.RESUMED, f"resumed by command{_by(command)}")
     return "resumed; rules start afresh"
@@ -132,7 +171,7 @@ def _approve(draft: Draft, command: Command) -> str:
     following = draft.next_stage
     if following is None or following.approval is None:
         raise _RefusedError("the next stage needs no approval")
-    draft.change(approval=Approval(stage=following.name, at=command.at))
+    draft.change(approval=Approval(stage=following.name, at=min(command.at, draft.now)))
     draft.note(Reason.APPROVED, f"stage {following.name} approved{_by(command)}")
     return f"stage {following.name} approved"
 
@@ -143,6 +182,7 @@ def _promote(draft: Draft, command: Command) -> str:
     target = draft.stages[-1] if command.args.full else draft.next_stage
     if target is None or target.weight <= draft.state.wanted:
         raise _RefusedError(f"it is at {format_weight(draft.state.wanted)} already")
+    _not_held_by_spec(draft)
     draft.want(target.weight, target.name)
     draft.change(pause=None)
     draft.note(Reason.STAGE_STARTED, f"stage {target.name} ({format_weight(target.weight)}) by command{_by(command)}")
@@ -159,12 +199,20 @@ def _rollback(draft: Draft, command: Command) -> str:
 
 def _retry(draft: Draft, command: Command) -> str:
     _need(draft, RESTING, "retry counts once the rollback is done")
-    if draft.state.halt_of(command.revision) is None:
+    halt, stopped = draft.state.halt_of(command.revision), draft.state.phase in {Phase.ROLLED_BACK, Phase.HALTED}
+    if halt is None and not stopped:
         raise _RefusedError(f"revision {command.revision} was not stopped")
+    if halt is not None and command.at < halt.at:
+        raise _RefusedError(
+            f"it was sent at {format_instant(command.at)}, before revision {halt.revision} was stopped at "
+            f"{format_instant(halt.at)} ({halt.message}); look and send it again"
+        )
+    # began_at: verdicts on the route that are older than this moment no longer count.
     draft.change(
         halts=tuple(halt for halt in draft.state.halts if halt.revision != command.revision),
         revision="",
         phase=Phase.IDLE,
+        began_at=draft.now,
     )
     draft.restart_evidence = True
     draft.note(Reason.RETRIED, f"revision {command.revision} starts again{_by(command)}")

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from canary_rollout.analysis.verdict import Assessment, Verdict
 from canary_rollout.engine.decision import Decision
-from canary_rollout.engine.draft import RESTING, stages_of
+from canary_rollout.engine.draft import RESTING, cut, stages_of
 from canary_rollout.model.conditions import Condition, Phase, Reason
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -20,6 +20,8 @@ from canary_rollout.model.units import format_weight
 
 CHECKPOINT: Final = 300.0
 """Seconds between two writes of numbers and evidence while nothing else changes."""
+LONGEST_MESSAGE: Final = 1000
+"""Characters of the one sentence; it can hold a cause (``draft.LONGEST_CAUSE``) and a router's own words."""
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.HALTED})
 
 
@@ -48,7 +50,7 @@ def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> Canary
     """The status after ``decision``."""
     state, assessment = decision.state, facts.assessment
     kept = decision.message is None
-    message = old.message if decision.message is None else decision.message
+    message = old.message if decision.message is None else cut(decision.message, LONGEST_MESSAGE)
     reason = _reason_of(old) if kept else decision.reason
     consumed = old.consumed
     if decision.command is not None:
@@ -111,8 +113,8 @@ def _verdict(verdict: Verdict) -> VerdictStatus:
         rule=verdict.rule,
         verdict=verdict.outcome.value,
         reason=verdict.lack or "",
-        message=verdict.message,
-        breached_since=verdict.breached_since,
+        message=cut(verdict.message),
+        breached_since=None if verdict.breached_since is None else round(verdict.breached_since, 3),
     )
 
 
@@ -122,7 +124,8 @@ def _history(old: tuple[HistoryEntry, ...], ended: HistoryEntry | None) -> tuple
 
 def _reason_of(old: CanaryRolloutStatus) -> Reason:
     ready = next((item for item in old.conditions if item.type == Condition.READY), None)
-    return Reason(ready.reason) if ready is not None else Reason.IDLE
+    known = ready is not None and ready.reason in Reason.__members__.values()
+    return Reason(ready.reason) if ready is not None and known else Reason.IDLE
 
 
 def _conditions(
@@ -148,7 +151,7 @@ def _conditions(
             status="True" if true else "False",
             reason=why,
             message=words,
-            last_transition_time=since.get((kind, "True" if true else "False"), facts.now),
+            last_transition_time=since.get((kind, "True" if true else "False"), round(facts.now, 3)),
             observed_generation=facts.generation,
         )
         for kind, true, why, words in found

@@ -1,11 +1,16 @@
 """What the data plane is told. The only place where a write of the route is decided (design invariants 2, 5, 9, 10)."""
 
+from dataclasses import replace
+
 from canary_rollout.engine.decision import HoldPause, Lower, Raise
-from canary_rollout.engine.draft import RESTING, Draft
-from canary_rollout.model.conditions import Phase, Reason
+from canary_rollout.engine.draft import HOLDING, RESTING, Draft
+from canary_rollout.model.conditions import Reason
 from canary_rollout.model.route import Latch, Route, RouteView
 from canary_rollout.model.spec import Cohort
 from canary_rollout.model.units import format_weight
+
+RETRY_RAISE = 2.0
+"""Seconds until a raise that must not be sent now (Lease, clock) is looked at again."""
 
 
 def route(draft: Draft) -> None:
@@ -14,17 +19,20 @@ def route(draft: Draft) -> None:
         draft.actions.insert(0, Lower(wanted_route(draft)))
         return
     _keep_template_held(draft)
-    if draft.state.wanted != draft.before.wanted or draft.state.revision != draft.before.revision:
+    if _intent(draft) != _intent(Draft(draft.spec, draft.before, draft.seen, draft.now)):
         return  # the intent is persisted first; the route follows in the next reconcile
     target, view = wanted_route(draft), draft.seen.route
-    if view is not None and _same(target, view):
-        return
-    if view is None and draft.seen.problems:
-        return  # nothing is begun that could not be finished
-    if _widens(target, view):
-        _raise(draft, target, view)
-    else:
-        draft.actions.insert(0, Lower(target))
+    if view is None:
+        if not draft.seen.problems:  # nothing is begun that could not be finished
+            # There must be an object to fence a raise with: it begins at 0.
+            draft.actions.insert(0, Lower(replace(target, weight=0, cohort=None)))
+    elif _widens(target, view):
+        if view.weight > target.weight or (view.contested_by and view.cohort is not None):
+            _lower(draft, _narrowed(target, view), view)
+        else:
+            _raise(draft, target, view)
+    elif not _same(target, view):
+        _lower(draft, target, view)
 
 
 def wanted_route(draft: Draft) -> Route:
@@ -35,62 +43,83 @@ def wanted_route(draft: Draft) -> Route:
         weight=state.wanted,
         revision=state.revision,
         stable_revision=draft.seen.stable.revision or state.stable_revision,
-        cohort=_cohort(draft),
+        cohort=draft.cohort,
         latch=Latch(halt.revision, halt.rule, halt.message, halt.at) if halt is not None else None,
     )
 
 
-def _cohort(draft: Draft) -> Cohort | None:
-    serving = (
-        draft.state.wanted > 0 and draft.state.phase not in RESTING and draft.state.phase is not Phase.ROLLING_BACK
-    )
-    return draft.stage.cohort if serving and draft.state.stage else None
+def _intent(draft: Draft) -> tuple[object, ...]:
+    return draft.state.wanted, draft.state.revision, draft.cohort
 
 
 def _same(target: Route, view: RouteView) -> bool:
     latched = (target.latch.revision if target.latch else "") == (view.latch.revision if view.latch else "")
-    return (
-        view.weight == target.weight and view.revision == target.revision and view.cohort == target.cohort and latched
-    )
+    said = view.weight == target.weight and view.revision == target.revision and view.cohort == target.cohort
+    return said and latched and not view.outdated and not (view.contested_by and not view.confirmed)
 
 
-def _widens(target: Route, view: RouteView | None) -> bool:
+def _widens(target: Route, view: RouteView) -> bool:
     """Whether anybody more would get the canary."""
-    if view is None:
-        return target.weight > 0
-    more_people = target.cohort is not None and target.cohort != view.cohort
     other_version = target.weight > 0 and target.revision != view.revision
-    return target.weight > view.weight or more_people or other_version
+    return target.weight > view.weight or other_version or _shared(target.cohort, view.cohort) != target.cohort
 
 
-def _raise(draft: Draft, target: Route, view: RouteView | None) -> None:
-    canary = draft.seen.canary
-    if view is None:
-        # There must be an object to fence a raise with: it begins at 0.
-        draft.actions.insert(0, Lower(Route(0, target.revision, target.stable_revision)))
-        return
-    why = draft.seen.no_raise or (draft.seen.problems[0] if draft.seen.problems else "")
-    if canary.revision != target.revision and draft.state.phase not in {Phase.PROMOTING, Phase.AWAITING_PROMOTION}:
-        why = "the canary's template changed"
-    elif not canary.paused:
-        why = "the canary's template is not held"
-    elif canary.crash or canary.available == 0:
-        why = canary.crash or "the canary has no ready pod"
-    if why:
-        draft.say(
-            Reason.CANARY_NOT_READY if not draft.seen.no_raise else Reason.CLOCK_SKEW,
-            f"Not raised to {format_weight(target.weight)}: {why}",
-        )
-        return
-    if view.contested_by and draft.now < draft.seen.reassert_at:
+def _shared(wanted: Cohort | None, present: Cohort | None) -> Cohort | None:
+    """The people who belong to both cohorts."""
+    if wanted is None or present is None or (wanted.header, wanted.cookie) != (present.header, present.cookie):
+        return None
+    values = tuple(value for value in wanted.values if value in present.values)
+    if values == wanted.values:
+        return wanted
+    return wanted.model_copy(update={"values": values}) if values else None
+
+
+def _narrowed(target: Route, view: RouteView) -> Route:
+    """What of ``target`` nobody gets the canary by who does not already."""
+    return replace(target, weight=min(target.weight, view.weight), cohort=_shared(target.cohort, view.cohort))
+
+
+def _lower(draft: Draft, target: Route, view: RouteView) -> None:
+    to_nothing = target.weight == 0 and target.cohort is None
+    draft.actions.insert(0, Lower(target, None if to_nothing else view.resource_version))
+
+
+def _raise(draft: Draft, target: Route, view: RouteView) -> None:
+    if blocked := _blocked(draft, target):
+        reason, why = blocked
+        if draft.seen.no_raise:
+            draft.wake(draft.now + RETRY_RAISE)
+        draft.say(reason, f"Not raised to {format_weight(target.weight)}: {why}")
+    elif view.contested_by and draft.now < draft.seen.reassert_at:
         draft.wake(draft.seen.reassert_at)
-        return
-    draft.actions.insert(0, Raise(target, view.resource_version))
+    else:
+        draft.actions.insert(0, Raise(target, view.resource_version))
+
+
+def _blocked(draft: Draft, target: Route) -> tuple[Reason, str] | None:
+    """Why a raise must not be sent now. While promoting, the canary's template may be a queued one: its pods are not."""
+    canary, seen = draft.seen.canary, draft.seen
+    holding = draft.state.phase in HOLDING
+    checks = (
+        (bool(seen.no_raise), Reason.CLOCK_SKEW, seen.no_raise),
+        (bool(seen.problems), Reason.INVALID_SPEC, seen.problems[0] if seen.problems else ""),
+        (holding and canary.revision != target.revision, Reason.NEW_REVISION, "the canary's template changed"),
+        (not canary.paused, Reason.PREPARING, "the canary's template is not held"),
+        (bool(canary.crash), Reason.CANARY_NOT_READY, canary.crash),
+        (canary.available == 0, Reason.CANARY_NOT_READY, "the canary has no ready pod"),
+        (holding and not canary.settled, Reason.CANARY_NOT_READY, "not all pods of the canary are ready"),
+        (
+            draft.spec.paused and target.weight > draft.state.confirmed,
+            Reason.PAUSED_BY_SPEC,
+            "spec.paused is true; set it to false to go on",
+        ),
+    )
+    return next(((reason, why) for speaks, reason, why in checks if speaks), None)
 
 
 def _keep_template_held(draft: Draft) -> None:
-    """While the canary may serve, its Deployment makes no pods of a new template, whoever unpaused it."""
+    """Until the canary has given back its last request, its Deployment makes no pods of a new template, whoever unpaused it."""
     canary, state = draft.seen.canary, draft.state
-    serving = draft.may_serve and state.phase not in RESTING and state.phase is not Phase.PREPARING
-    if serving and canary.exists and not canary.paused and HoldPause() not in draft.actions:
+    busy = state.phase not in RESTING and (draft.may_serve or not draft.emptied)
+    if busy and canary.exists and not canary.paused and HoldPause() not in draft.actions:
         draft.act(HoldPause())

@@ -91,6 +91,7 @@ async def break_canary(cast: LocalCast) -> None:
 
 async def one_run(cast: LocalCast, tag: str, mode: str) -> RollbackTimes:
     """One broken canary from its fault to its last answer."""
+    # Before the release: its pods are all there are that do not exist yet.
     query = await canary_breach(cast, Rule())
     await serve_at_25(cast, tag, mode)
     poller = BreachPoller(cast.prometheus_url, query)

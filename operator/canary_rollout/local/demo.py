@@ -7,12 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from rich.console import Console
 
 from canary_rollout.errors import CanaryRolloutError
-from canary_rollout.local.demo_cast import LocalCast, local_cast
+from canary_rollout.local.demo_cast import Cast, local_cast
+from canary_rollout.local.demo_context import context_cast
 from canary_rollout.local.demo_objects import APP_IMAGE, CANARY, NAMESPACE, Choices
 from canary_rollout.local.demo_screen import Screen, make_screen
 from canary_rollout.local.demo_story import (
@@ -25,6 +27,7 @@ from canary_rollout.local.demo_story import (
     showing,
 )
 from canary_rollout.local.demo_summary import Result, summary
+from canary_rollout.local.load.__main__ import parse_target
 
 INTERRUPTED = 130
 
@@ -43,18 +46,41 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rate", type=float, default=400.0, help="requests per second")
     made.add_argument("--tenants", type=int, default=4000, help="number of tenants")
     made.add_argument("--plain", action="store_true", help="lines instead of a live picture")
+    own = made.add_argument_group("on a cluster of your own (kind, k3d …)")
+    own.add_argument("--context", default="", help="context of your kubeconfig; everything is taken away afterwards")
+    own.add_argument("--prometheus", default="", help="address of its Prometheus as pods reach it")
+    own.add_argument("--image-operator", default="", help="image built from docker/, reachable by the cluster")
+    own.add_argument("--image-agent", default="", help="image built from docker/, reachable by the cluster")
+    own.add_argument("--image-app", default="", help="image of the app without a tag; it needs v1, v2 and v3-broken")
+    own.add_argument("--load-target", type=parse_target, help="address:port of nginx; default: kubectl port-forward")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     return made
 
 
-async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
-    """The whole demo on a local cluster."""
-    began = time.monotonic()
-    result = Result()
-    choices = Choices(mode=arguments.mode, fast=arguments.fast)
+def cast_of(arguments: argparse.Namespace, screen: Screen) -> AbstractAsyncContextManager[Cast]:
+    """Everybody who plays, on the local cluster or on one's own."""
+    images = {
+        f"canary-rollout/{name}": image
+        for name, image in (
+            ("operator", arguments.image_operator),
+            ("agent", arguments.image_agent),
+            ("demo-app", arguments.image_app),
+        )
+        if image
+    }
+    choices = Choices(mode=arguments.mode, fast=arguments.fast, images=images, prometheus=arguments.prometheus)
     load = ["--rate", str(arguments.rate), "--tenants", str(arguments.tenants), "--canary", CANARY]
     load += ["--cohort-tenants", str(max(1, arguments.tenants // 200))]
-    async with local_cast(choices, load, screen.progress) as cast:
+    if arguments.context:
+        return context_cast(arguments.context, choices, load, screen.progress, arguments.load_target)
+    return local_cast(choices, load, screen.progress)
+
+
+async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
+    """The whole demo."""
+    began = time.monotonic()
+    result = Result()
+    async with cast_of(arguments, screen) as cast:
         result.setup_seconds = time.monotonic() - began
         screen.say(
             f"{arguments.rate:.0f} requests/s of {arguments.tenants} tenants flow after {result.setup_seconds:.0f} s"
@@ -74,7 +100,7 @@ async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
     return result
 
 
-async def tell(cast: LocalCast, screen: Screen, title: list[str], result: Result, *, broken: bool) -> None:
+async def tell(cast: Cast, screen: Screen, title: list[str], result: Result, *, broken: bool) -> None:
     """Both releases, one after the other."""
     if not await settle(cast):
         result.trouble.append(f"the operator did not take the CanaryRollout up: {cast.rollout.status or 'no status'}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -239,10 +238,3 @@ async def service_address(cluster: LocalCluster, name: str) -> tuple[str, int]:
     """ClusterIP and first port of a Service."""
     service = await cluster.admin.get("v1", "Service", name, namespace=NAMESPACE)
     return str(service["spec"]["clusterIP"]), int(service["spec"]["ports"][0]["port"])
-
-
-def python_is_good_enough() -> str:
-    """Why the local cluster cannot run here; empty when it can."""
-    if sys.platform != "linux":
-        return "the local cluster needs Linux: elsewhere use kind or k3d and --context NAME"
-    return ""

@@ -142,21 +142,34 @@ async def broken_release(
 
     Returns the release, and the load's counts after nobody could be on the canary any more.
     """
-    poller = BreachPoller(cast.prometheus_url, await canary_breach(cast, rule))
     began = time.time()
-    polling = asyncio.create_task(poller.run(), name="breach poller")
-    try:
+    async with polling(cast, rule) as poller:
         ended = await release(cast, tag, seconds=seconds)
         # Whoever is still served by the canary after this was not let go.
         await asyncio.sleep(STILL_SECONDS)
         counts = await cast.load.counts()
-    finally:
-        polling.cancel()
-        await asyncio.gather(polling, return_exceptions=True)
     ended.times = rollback_times(
-        poller.breach, cast.route.lowered_to_zero(began), counts.versions.get(f"canary/{tag}"), counts.clock_offset
+        poller.breach if poller else None,
+        cast.route.lowered_to_zero(began),
+        counts.versions.get(f"canary/{tag}"),
+        counts.clock_offset,
     )
     return ended, counts
+
+
+@contextlib.asynccontextmanager
+async def polling(cast: Cast, rule: Rule) -> AsyncIterator[BreachPoller | None]:
+    """Ask Prometheus for a breach of the next release's pods while the block runs; ``None``: it cannot be asked."""
+    if not cast.prometheus_url:
+        yield None
+        return
+    poller = BreachPoller(cast.prometheus_url, await canary_breach(cast, rule))
+    task = asyncio.create_task(poller.run(), name="breach poller")
+    try:
+        yield poller
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def canary_breach(cast: Cast, rule: Rule) -> str:

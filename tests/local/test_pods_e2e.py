@@ -468,3 +468,38 @@ async def test_a_readiness_gate_keeps_a_pod_unready_until_somebody_opens_it(loca
     opened = {"status": {"conditions": [{"type": gate, "status": "True"}]}}
     await admin.patch("v1", "Pod", "gated", opened, namespace=namespace, patch_type="strategic", subresource="status")
     await wait_pod(local_cluster, namespace, "gated", is_ready, "ready")
+
+
+async def test_a_readiness_probe_that_can_never_pass_leaves_the_pod_unready_and_says_why(local_cluster, namespace):
+    probe = {"tcpSocket": {"port": "nope"}, "periodSeconds": 1, "failureThreshold": 1}
+    await local_cluster.admin.create(pod(namespace, "misnamed", containers=[shell("sleep 100", readinessProbe=probe)]))
+    async with asyncio.timeout(10):
+        async for event in local_cluster.admin.stream("v1", "Event", namespace=namespace):
+            if "no port is named 'nope'" in event.object["message"]:
+                break
+    found = await local_cluster.admin.get("v1", "Pod", "misnamed", namespace=namespace)
+    assert "running" in container_state(found)["state"]
+    assert not is_ready(found)
+
+
+async def test_a_daemon_set_and_a_job_run_too(local_cluster, namespace):
+    admin = local_cluster.admin
+    template = {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [shell("sleep 100")]}}
+    daemons = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "d", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template},
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "j", "namespace": namespace},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [shell("exit 0")]}}},
+    }
+    await admin.apply_all([daemons, job])
+    await admin.wait_for(
+        "apps/v1", "DaemonSet", "d", lambda one: one["status"].get("numberReady") == 1, namespace=namespace
+    )
+    await admin.wait_for("batch/v1", "Job", "j", lambda one: one["status"].get("succeeded") == 1, namespace=namespace)
+    await admin.delete("apps/v1", "DaemonSet", "d", namespace=namespace)

@@ -1,6 +1,7 @@
 """Runs one container of a pod as a local process: starts, probes, restarts and stops it."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -26,6 +27,8 @@ CONFIG_RETRY_SECONDS = 1.0
 DEFAULT_GRACE_SECONDS = 30
 START_ERROR_EXIT_CODE = 128
 HOOK_MINIMUM_SECONDS = 2.0
+log = logging.getLogger(__name__)
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -166,10 +169,10 @@ class ContainerRunner:
 
     async def _run_once(self, launch: Launch) -> int:
         began = timestamp()
-        log = self.pod.log_path(self.name, self.status.restarts)
+        output = self.pod.log_path(self.name, self.status.restarts)
         try:
             process = self.pod.node.table.start(
-                launch.argv, name=f"{self.pod.key} {self.name}", env=launch.environment, cwd=launch.cwd, log=log
+                launch.argv, name=f"{self.pod.key} {self.name}", env=launch.environment, cwd=launch.cwd, log=output
             )
         except OSError as error:
             state = terminated(START_ERROR_EXIT_CODE, started_at=began, finished_at=timestamp(), message=str(error))
@@ -191,14 +194,20 @@ class ContainerRunner:
             code = exit_code_of(await process.wait())
         finally:
             probes.cancel()
+            await self._report_probes(probes)
         self.process = None
         self.status.ready = self.status.started = False
-        message = tail(log) if code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" else ""
+        message = tail(output) if code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" else ""
         self.status.state = terminated(
             code, started_at=began, finished_at=timestamp(), oom=self._out_of_memory, message=message
         )
         self.pod.publish()
         return code
+
+    async def _report_probes(self, probes: "asyncio.Task[None]") -> None:
+        (result,) = await asyncio.gather(probes, return_exceptions=True)
+        if result is not None and not isinstance(result, asyncio.CancelledError):
+            log.error("the probes of %s/%s failed", self.pod.key, self.name, exc_info=result)
 
     # -- probes -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +242,7 @@ class ContainerRunner:
                 return
 
     async def _watch_readiness(self, prober: Prober, probe: Manifest, began: float) -> None:
-        async for passed, why in _results(prober, probe, began, initially=False):
+        async for passed, why in _results(prober, probe, began, initially=None):
             self.status.ready = passed
             self.pod.publish()
             if not passed:

@@ -277,6 +277,8 @@ class Node:
                 },
             }
         )
+        # An admission plugin marks every new node as not ready, for a controller to unmark that does not run here.
+        await self.client.patch("v1", "Node", self.name, {"spec": {"taints": None}})
         now = timestamp()
         capacity = {"cpu": str(os.cpu_count() or 1), "memory": _total_memory(), "pods": "1000"}
         ready = {

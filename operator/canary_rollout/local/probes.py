@@ -91,7 +91,7 @@ class Prober:
                 return code == 0, f"command {probe['exec']['command']} ended with exit code {code}"
         except TimeoutError:
             return False, f"no answer within {seconds:g} s"
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ContainerConfigError) as error:
             return False, str(error) or type(error).__name__
 
     async def _http(self, action: Manifest) -> tuple[bool, str]:

@@ -70,7 +70,7 @@ class _Life:
     ready: bool = False
     thread: threading.Thread | None = None
     loop: asyncio.AbstractEventLoop | None = None
-    stop: asyncio.Event | None = None
+    operator: asyncio.Task[None] | None = None
     stopping: bool = False
 
 
@@ -130,7 +130,8 @@ class KopfWatch:
             while True:
                 began = loop.time()
                 self._life = self._start(loop)
-                error = await self._life.ended
+                # Shielded: cancelling us must not look like the end of the thread.
+                error = await asyncio.shield(self._life.ended)
                 failures = 1 if loop.time() - began > _CALM else failures + 1
                 self.restarts += 1
                 reason = type(error).__name__ if error is not None else "ended"
@@ -167,27 +168,28 @@ class KopfWatch:
             main.call_soon_threadsafe(end)
 
     async def _operate(self, life: _Life, main: asyncio.AbstractEventLoop) -> None:
-        life.loop, life.stop = asyncio.get_running_loop(), asyncio.Event()
+        life.loop = asyncio.get_running_loop()
         if life.stopping:
             return
         started = asyncio.Event()
-
-        async def tell() -> None:
-            await started.wait()
-            main.call_soon_threadsafe(self._started, life)
-
-        teller = asyncio.create_task(tell())
-        try:
-            await kopf.operator(
+        # Stopped by cancelling it: its stop flag leaves a task behind, for which kopf then waits five seconds.
+        life.operator = asyncio.create_task(
+            kopf.operator(
                 registry=self._registry(main),
                 settings=kopf_settings(),
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
-                stop_flag=life.stop,
                 ready_flag=started,
             )
-        finally:
-            teller.cancel()
+        )
+        if life.stopping:  # asked for between the first look and the task that it would have cancelled
+            life.operator.cancel()
+        ready = asyncio.create_task(started.wait())
+        await asyncio.wait((life.operator, ready), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            main.call_soon_threadsafe(self._started, life)
+        ready.cancel()
+        await life.operator
 
     def _started(self, life: _Life) -> None:
         life.ready = True
@@ -217,8 +219,8 @@ class KopfWatch:
         if life is None or life.ended.done():
             return
         life.stopping = True
-        if life.loop is not None and life.stop is not None and not life.loop.is_closed():
-            life.loop.call_soon_threadsafe(life.stop.set)
+        if life.loop is not None and life.operator is not None and not life.loop.is_closed():
+            life.loop.call_soon_threadsafe(life.operator.cancel)
         try:
             async with asyncio.timeout(_STOP_WITHIN):
                 await asyncio.shield(life.ended)

@@ -46,6 +46,7 @@ BY_HEADER_PATTERN: Final = PREFIX + "canary-by-header-pattern"
 BY_COOKIE: Final = PREFIX + "canary-by-cookie"
 AFFINITY: Final = PREFIX + "affinity"
 AFFINITY_CANARY: Final = PREFIX + "affinity-canary-behavior"
+CLASS: Final = "kubernetes.io/ingress.class"
 REVISION: Final = "canaryrollout.dev/revision"
 WRITTEN_AT: Final = "canaryrollout.dev/written-at"
 _TOTAL_SINCE: Final = (1, 7, 0)
@@ -232,8 +233,8 @@ class IngressNginxRouter:
         canary = find_service(self._context.reader, self._context.namespace, name)
         port: dict[str, Any] = path["backend"]["service"].get("port") or {}
         offered = (canary.get("spec") or {}).get("ports") or []
-        if not any(one.get("name") == port.get("name") or one.get("port") == port.get("number") for one in offered):
-            wanted = port.get("name") or port.get("number")
+        wanted = port.get("name") or port.get("number")
+        if not any(wanted in {one.get("name"), one.get("port")} for one in offered):
             raise RouterError(
                 f"Service {self._context.namespace}/{name} has no port {wanted}, which stable is called on: add it"
             )
@@ -273,6 +274,10 @@ class IngressNginxRouter:
             metadata["resourceVersion"] = fence
         body = {"apiVersion": INGRESSES.api_version, "kind": INGRESSES.kind, "metadata": metadata, "spec": spec}
         answer = await self._context.api.apply(INGRESSES, self._context.namespace, self.name, body)
+        if foreign := _foreign_rules(answer, notes):
+            # Somebody else's header or cookie rule sends people to the canary whatever the weight: an apply leaves it.
+            patch = {"metadata": {"annotations": dict.fromkeys(foreign)}}
+            answer = await self._context.api.merge_patch(INGRESSES, self._context.namespace, self.name, patch)
         return Written(answer["metadata"].get("resourceVersion", ""), changed=True)
 
     def _spec_for(self, ours: Object | None, *, lowering: bool) -> Object:
@@ -290,7 +295,7 @@ class IngressNginxRouter:
         there = {
             key: value
             for key, value in (ours["metadata"].get("annotations") or {}).items()
-            if key.startswith((PREFIX, "canaryrollout.dev/")) and key != WRITTEN_AT
+            if key.startswith((CANARY, AFFINITY, "canaryrollout.dev/", CLASS)) and key != WRITTEN_AT
         }
         return there == notes and {key: (ours.get("spec") or {}).get(key) for key in spec} == spec
 
@@ -314,14 +319,14 @@ class IngressNginxRouter:
         if route.latch is not None:
             notes[latch.LATCH] = latch.to_annotation(route.latch)
         if (ingress_class := self._class_annotation()) is not None:
-            notes["kubernetes.io/ingress.class"] = ingress_class
+            notes[CLASS] = ingress_class
         return notes
 
     def _class_annotation(self) -> str | None:
         primary = self._context.reader.get(INGRESSES, self._context.namespace, self._settings.ingress) or {
             "metadata": {}
         }
-        return (primary["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
+        return (primary["metadata"].get("annotations") or {}).get(CLASS)
 
     async def release(self) -> None:
         """Delete the canary Ingress, which is ours alone, unless it serves: then it stays as it is.
@@ -401,10 +406,18 @@ def _written_at(notes: dict[str, str]) -> float:
         return 0.0
 
 
+def _foreign_rules(ingress: Object, notes: dict[str, str]) -> list[str]:
+    """Annotations about canaries that we did not write."""
+    there = ingress["metadata"].get("annotations") or {}
+    return [key for key in there if key.startswith((CANARY, AFFINITY)) and key not in notes]
+
+
 def _other_writer(ingress: Object) -> str:
-    """A field manager that owns the weight and is not ours; empty when there is none."""
+    """A field manager that owns an annotation about canaries and is not ours; empty when there is none."""
     for entry in ingress["metadata"].get("managedFields") or []:
         owned = ((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
-        if entry.get("manager") != FIELD_MANAGER and (f"f:{WEIGHT}" in owned or f"f:{CANARY}" in owned):
+        if entry.get("manager") != FIELD_MANAGER and any(
+            key.startswith((f"f:{CANARY}", f"f:{AFFINITY}")) for key in owned
+        ):
             return f"{entry.get('manager')}"
     return ""

@@ -81,12 +81,6 @@ class NginxRouter:
             found.append(
                 f"the name {context.name!r} has more than 63 characters: the agents cannot carry it as a label"
             )
-        services = context.spec.workload
-        if self._nginx.service in {services.stable.service, services.canary.service}:
-            found.append(
-                f"traffic.nginx.service names {self._nginx.service}, which is a version's own Service: nginx would call "
-                "itself; name the Service that selects the nginx pods"
-            )
         try:
             find_service(context.reader, context.namespace, self._nginx.service)
         except RouterError as error:

@@ -475,7 +475,7 @@ async def test_a_readiness_probe_that_can_never_pass_leaves_the_pod_unready_and_
     await local_cluster.admin.create(pod(namespace, "misnamed", containers=[shell("sleep 100", readinessProbe=probe)]))
     async with asyncio.timeout(10):
         async for event in local_cluster.admin.stream("v1", "Event", namespace=namespace):
-            if "no port is named 'nope'" in event.object["message"]:
+            if "no port is named 'nope'" in event.object.get("message", ""):
                 break
     found = await local_cluster.admin.get("v1", "Pod", "misnamed", namespace=namespace)
     assert "running" in container_state(found)["state"]

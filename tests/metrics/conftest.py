@@ -39,7 +39,7 @@ async def known(tmp_path_factory):
         async with asyncio.timeout(30):
             while not await prometheus.query("world_is_complete", at=end):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.1)
-        yield Known(prometheus.url, end)
+        yield Known(prometheus.url, end, prometheus)
     finally:
         await prometheus.stop()
         await table.close()

@@ -1,5 +1,7 @@
 """Every preset of every source against a real Prometheus whose history is known exactly."""
 
+import asyncio
+
 import pytest
 from known_metrics import quantile
 from metric_requests import make_request, make_spec
@@ -246,3 +248,24 @@ async def test_many_rollouts_share_the_queries_of_one(known):
     rates = [samples.pair(key).canary.value for samples in found]
     assert rates == pytest.approx([0.05] * 8 + [0.0] * 8)
     assert len(asked) == 3  # errors, p99, requests
+
+
+async def test_a_frozen_prometheus_gives_no_readings_and_they_come_back_by_themselves(known):
+    clock = [float(known.end)]
+    spec = make_spec(known.url, rules=[rule("error-rate")], timeout="1s")
+    sampler = PrometheusSampler(now=lambda: clock[0])
+    try:
+        known.server.freeze()
+        readings = (await sampler.sample(make_request(spec))).readings
+        assert {reading.kind for pair in readings.values() for reading in pair} == {ReadingKind.UNAVAILABLE}
+        assert only(readings, "error-rate").canary.message == "no answer within 1 s"
+        known.server.thaw()
+        async with asyncio.timeout(20):
+            while only(readings, "error-rate").canary.kind is ReadingKind.UNAVAILABLE:
+                await asyncio.sleep(0.05)
+                clock[0] += 1.0
+                readings = (await sampler.sample(make_request(spec))).readings
+    finally:
+        known.server.thaw()
+        await sampler.close()
+    assert only(readings, "error-rate").canary.value == pytest.approx(0.05, rel=0.1)

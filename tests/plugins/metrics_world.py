@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from known_metrics import Traffic, agent, app, line
 
+from canary_rollout.local.prometheus import Prometheus
+
 SLOW = (0.1, 0.2, 0.2, 0.3, 0.1, 0.1)
 
 STABLE_POD = Traffic(45.0, 0.45)
@@ -20,10 +22,11 @@ LONG_CANARY = f"{'c' * 50}-9f8e7d6c5b"
 
 @dataclass(frozen=True)
 class Known:
-    """Where the Prometheus is, and the time at which its history ends."""
+    """Where the Prometheus is, the time at which its history ends, and the server itself."""
 
     url: str
     end: int
+    server: Prometheus
 
 
 def pod(namespace: str, name: str, service: str, **more: str) -> dict[str, str]:

@@ -97,10 +97,11 @@ class Evidence:
 
     def saw(self, canary: Iterable[str], stable: Iterable[str], named: frozenset[str]) -> "Evidence":
         """Return this evidence with measures that had a value; ``named`` are those the spec still asks for."""
-        new_canary, new_stable = self.seen_canary.union(canary), self.seen_stable.union(stable)
-        if len(new_canary) == len(self.seen_canary) and len(new_stable) == len(self.seen_stable):
-            return self
-        return replace(self, seen_canary=_bounded(new_canary, named), seen_stable=_bounded(new_stable, named))
+        return replace(
+            self,
+            seen_canary=_bounded(self.seen_canary.union(canary), named),
+            seen_stable=_bounded(self.seen_stable.union(stable), named),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form for status: strings and lists only, empty parts left out."""

@@ -18,6 +18,9 @@ at 8 KiB, and escaping them costs the CPU of the request once more (measured: 3.
 
 LONGEST_MESSAGE: Final = 200
 
+NO_RETRY: Final = Retry(total=0, read=False)
+"""One try; the sampler decides about the next. ``read=False``: a timeout stays one, instead of a failed connection."""
+
 _LABELS: Final = re.compile(r"\{[^{}]*\}")
 
 
@@ -70,11 +73,11 @@ class PrometheusClient:
     def __init__(self, url: str, connections: int = 8, headers: MutableMapping[str, str] | None = None) -> None:
         self._session = _Session()
         self._session.trust_env = False
-        options = {"url": url, "headers": headers, "session": self._session, "retry": Retry(total=0)}
+        options = {"url": url, "headers": headers, "session": self._session, "retry": NO_RETRY}
         self._get = PrometheusConnect(method="GET", **options)
         self._post = PrometheusConnect(method="POST", **options)
         # The longest prefix wins, so this one takes the place of the adapter the library mounts (10 connections).
-        self._session.mount(f"{url}/", HTTPAdapter(pool_maxsize=connections, max_retries=Retry(total=0)))
+        self._session.mount(f"{url}/", HTTPAdapter(pool_maxsize=connections, max_retries=NO_RETRY))
 
     def query(self, text: str, at: float, timeout: float) -> list[Any]:
         """Return ``data.result`` of an instant query at POSIX second ``at``; waits ``timeout`` seconds at most per read.

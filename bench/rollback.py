@@ -171,9 +171,8 @@ def evaluate(mode: str, runs: Sequence[RollbackTimes]) -> dict[str, Any]:
                 "p99": quantile(values, 0.99),
                 "max": max(values),
             }
-    missed = (
-        [f"only {len(runs)} runs could be measured"] if any(run.breach_to_last_request is None for run in runs) else []
-    )
+    unseen = sum(run.breach_to_last_request is None for run in runs)
+    missed = [f"{unseen} of {len(runs)} runs could not be measured"] if unseen else []
     for figure, limit in TARGETS[mode].items():
         value = measured.get("breach_to_last_request", {}).get(figure, float("inf"))
         if value > limit:

@@ -59,7 +59,8 @@ class _Steps:
         self._began: dict[str, float] = {}
 
     def elapsed(self, step: str) -> float:
-        return time.monotonic() - self._began.setdefault(step, time.monotonic())
+        now = time.monotonic()
+        return now - self._began.setdefault(step, now)
 
 
 class PlainScreen:

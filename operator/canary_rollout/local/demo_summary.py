@@ -65,7 +65,7 @@ class Result:
 def summary(result: Result) -> Table:
     """The closing table."""
     table = Table(title="What happened", title_justify="left", show_header=False, min_width=70)
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right")
     if result.good is not None:
         table.add_row(f"good release {result.good.tag}", f"{result.good.phase} after {result.good.seconds:.1f} s")
@@ -96,10 +96,10 @@ def _broken_rows(table: Table, broken: Release) -> None:
     if times.breach_value is not None:
         table.add_row("  error rate when Prometheus first told", f"{100 * times.breach_value:.1f} %")
     table.add_row("  first failed answer → weight 0 written", seconds(times.first_failure_to_write))
-    table.add_row("  Prometheus first told → weight 0 written", seconds(times.breach_to_write))
-    table.add_row("  Prometheus first told → last answer of the canary", seconds(times.breach_to_last_request))
-    table.add_row("  weight 0 written → last answer of the canary", seconds(times.write_to_last_request))
-    table.add_row("  answers of the canary, failed ones among them", f"{times.answers}, {times.failed_answers}")
+    table.add_row("  Prometheus told → weight 0 written", seconds(times.breach_to_write))
+    table.add_row("  Prometheus told → canary's last answer", seconds(times.breach_to_last_request))
+    table.add_row("  weight 0 written → canary's last answer", seconds(times.write_to_last_request))
+    table.add_row("  canary's answers, failed ones among them", f"{times.answers}, {times.failed_answers}")
 
 
 def _count_rows(table: Table, counts: Snapshot) -> None:

@@ -1,6 +1,9 @@
 """The CRD on a real API server: what it refuses, in which words, and what it fills in."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
+from rollout_specs import specs, spoilt_specs
 from rollouts import BAD, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
 
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -69,6 +72,30 @@ async def test_no_hostile_string_is_stored(create, at, path, beside):
         with pytest.raises(ApiError) as refused:
             await create(changed({**beside, path: hostile}))
         assert at in str(refused.value)
+
+
+SAME_SERVER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SAME_SERVER
+@given(spec=specs())
+async def test_what_the_operator_accepts_the_api_server_accepts(create, spec):
+    stored = await create({**GOOD, "spec": spec})
+    assert CanaryRolloutSpec.model_validate(stored["spec"]) == CanaryRolloutSpec.model_validate(spec)
+
+
+@SAME_SERVER
+@given(spec=spoilt_specs())
+async def test_the_operator_and_the_api_server_refuse_the_same(create, spec):
+    from canary_rollout.local.errors import ApiError
+
+    try:
+        CanaryRolloutSpec.model_validate(spec)
+    except ValidationError:
+        with pytest.raises(ApiError):
+            await create({**GOOD, "spec": spec})
+    else:
+        await create({**GOOD, "spec": spec})
 
 
 async def test_a_name_that_leaves_no_room_for_suffixes_is_refused(create):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from rollout_specs import specs
 from rollouts import BAD, GONE, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
 
 from canary_rollout.model.explain import explain_validation_error, validation_problems
@@ -134,58 +135,6 @@ def test_every_duration_survives_being_written_and_read(milliseconds):
 @given(st.integers(0, 10**9))
 def test_every_number_survives_being_written_and_read(millionths):
     assert parse_number(format_number(millionths / 1e6)) == pytest.approx(millionths / 1e6, abs=1e-9)
-
-
-NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True)
-NUMBERS = st.integers(1, 10**6).map(lambda value: format_number(value / 1000))
-DURATIONS = st.integers(1, 10**6).map(format_duration)
-MEASURES = st.one_of(
-    st.fixed_dictionaries({"preset": st.sampled_from(["error-rate", "latency-p99", "request-rate"])}),
-    st.fixed_dictionaries({"query": st.text(min_size=1, max_size=30)}),
-)
-
-
-def one_of_fields(*names: str):
-    return st.sampled_from(names).flatmap(lambda name: st.fixed_dictionaries({name: NUMBERS}))
-
-
-@st.composite
-def stage_lists(draw):
-    weights = [*sorted(draw(st.sets(st.integers(1, FULL - 1), max_size=4))), FULL]
-    stages = []
-    for at, weight in enumerate(weights):
-        gates = draw(st.lists(st.tuples(MEASURES, one_of_fields("max", "min", "maxRatio")), max_size=2))
-        stage = {
-            "name": f"s{at}",
-            "weight": format_weight(weight),
-            "hold": draw(DURATIONS),
-            "exit": [{"name": f"g{index}", **measure, **bound} for index, (measure, bound) in enumerate(gates)],
-            "enabled": weight == FULL or draw(st.booleans()),
-        }
-        if draw(st.booleans()):
-            stage["cohort"] = {draw(st.sampled_from(["header", "cookie"])): "X-Cohort", "values": ["internal", "a.b_c"]}
-        stages.append(stage)
-    return stages
-
-
-@st.composite
-def specs(draw):
-    rules = draw(st.lists(st.tuples(MEASURES, one_of_fields("above", "below", "aboveRatio"), DURATIONS), max_size=3))
-    spec = changed(
-        {
-            "stages": draw(stage_lists()),
-            "haltRules": [
-                {"name": f"r{at}", **measure, **bound, "for": lasting}
-                for at, (measure, bound, lasting) in enumerate(rules)
-            ],
-            "metrics.interval": draw(DURATIONS),
-            "paused": draw(st.booleans()),
-            "workload.stable.service": draw(NAMES.filter(lambda name: name not in {"checkout-canary", "edge"})),
-        }
-    )["spec"]
-    if draw(st.booleans()):
-        spec["traffic"]["sticky"] = {"header": "X-Tenant-ID"}
-    return spec
 
 
 @settings(max_examples=200)

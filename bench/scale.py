@@ -1,0 +1,331 @@
+"""N active rollouts on a real API server: what one operator costs, and how fast all of them come down.
+
+`python bench/scale.py --rollouts 500 [--minutes 10] [--json FILE]`. The operator is the real process under its own
+ServiceAccount and the RBAC of manifests/; calls are counted by the API server's audit log. What is on paper is said in
+scale_parts.py. Every rollout is held at a stage with 10 s checks.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from scale_parts import PaperNode, PaperPrometheus, PaperProxies
+
+from canary_rollout.kube.client import Client
+from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    REPLICA_SETS,
+    SERVICES,
+    Resource,
+)
+from canary_rollout.local.build import ensure_controlplane
+from canary_rollout.local.controlplane import ControlPlane
+from canary_rollout.local.ports import free_port
+from canary_rollout.local.process import ProcessTable
+from canary_rollout.local.tools import ensure_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+SYSTEM = "canary-rollout-system"
+ACCOUNT = f"system:serviceaccount:{SYSTEM}:canary-rollout-operator"
+AT_ONCE = 24
+TICKS = os.sysconf("SC_CLK_TCK")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+
+
+def objects(count: int, per_namespace: int, url: str) -> list[tuple[Resource, str, dict]]:
+    """Everything the rollouts refer to, and the rollouts."""
+    made: list[tuple[Resource, str, dict]] = []
+    for number in range(count):
+        namespace, name = f"team-{number // per_namespace:03d}", f"app-{number:05d}"
+        for deployment in (name, f"{name}-canary"):
+            labels = {"app": deployment}
+            template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app:v1"}]}}
+            spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+            made.append((DEPLOYMENTS, namespace, _object(DEPLOYMENTS, deployment, spec=spec)))
+            made.append((SERVICES, namespace, _service(deployment)))
+        proxy = f"proxy-{name}"
+        made.append((SERVICES, namespace, _service(proxy)))
+        endpoint = {
+            "addresses": [f"10.245.{number // 250 % 250}.{number % 250 + 1}"],
+            "conditions": {"ready": True},
+            "targetRef": {"kind": "Pod", "name": proxy, "namespace": namespace},
+        }
+        slice_ = _object(ENDPOINT_SLICES, proxy, addressType="IPv4", endpoints=[endpoint], ports=[{"port": 8080}])
+        slice_["metadata"]["labels"] = {"kubernetes.io/service-name": proxy}
+        made.append((ENDPOINT_SLICES, namespace, slice_))
+        made.append((CANARY_ROLLOUTS, namespace, _rollout(name, proxy, url)))
+    return made
+
+
+def _object(resource: Resource, name: str, **parts: object) -> dict:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, **parts}
+
+
+def _service(name: str) -> dict:
+    # Without a selector: nobody but this benchmark writes its endpoints.
+    return _object(SERVICES, name, spec={"ports": [{"name": "http", "port": 80, "targetPort": 8080}]})
+
+
+def _rollout(name: str, proxy: str, url: str) -> dict:
+    stages = [{"name": "held", "weight": "5%", "hold": "10h"}, {"name": "all", "weight": "100%", "hold": "1h"}]
+    rules = [
+        {"name": "error-rate", "preset": "error-rate", "above": "1%", "for": "0s", "action": "Rollback"},
+        {"name": "p99", "preset": "latency-p99", "aboveRatio": "5", "for": "10m", "action": "Pause"},
+    ]
+    return _object(
+        CANARY_ROLLOUTS,
+        name,
+        spec={
+            "workload": {
+                "stable": {"service": name, "deployment": name},
+                "canary": {"service": f"{name}-canary", "deployment": f"{name}-canary"},
+            },
+            "traffic": {"nginx": {"service": proxy}},
+            "metrics": {"prometheus": url, "interval": "10s", "window": "1m"},
+            "stages": stages,
+            "haltRules": rules,
+        },
+    )
+
+
+async def in_parallel(work: list) -> None:
+    """Run coroutines, some at a time."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(coroutine: object) -> None:
+        async with free:
+            await coroutine
+
+    await asyncio.gather(*(one(coroutine) for coroutine in work))
+
+
+def say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+class Usage:
+    """CPU seconds and resident memory of a process."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def cpu(self) -> float:
+        fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def resident(self) -> float:
+        """Megabytes (10^6)."""
+        return (
+            int(Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii").split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / 1e6
+        )
+
+
+def histogram(port: int, name: str, queue: str) -> dict[float, float]:
+    """Cumulative counts by upper bound of a histogram of the operator's /metrics."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    pattern = re.compile(rf'^{name}_bucket{{.*?le="([^"]+)".*?}} ([0-9.e+]+)$', re.MULTILINE)
+    found: dict[float, float] = {}
+    for line in pattern.finditer(text):
+        if f'queue="{queue}"' in line[0]:
+            found[float(line[1])] = float(line[2])
+    return found
+
+
+def quantile(before: dict[float, float], after: dict[float, float], share: float) -> float:
+    """Upper bound of the bucket in which the quantile lies, seconds."""
+    counts = {bound: after[bound] - before.get(bound, 0.0) for bound in sorted(after)}
+    total = max(counts.values(), default=0.0)
+    return next((bound for bound, count in counts.items() if total and count >= share * total), float("nan"))
+
+
+async def prepare(controlplane: ControlPlane, admin: Client, arguments: argparse.Namespace, url: str) -> Path:
+    """CRD, RBAC, namespaces, objects; the operator's kubeconfig."""
+    kubeconfig = controlplane.kubeconfig(controlplane.directory / "kubeconfig")
+    kubectl = str(await ensure_tool("kubectl"))
+    apply = await asyncio.create_subprocess_exec(
+        kubectl,
+        "--kubeconfig",
+        str(kubeconfig),
+        "apply",
+        "--server-side",
+        "-k",
+        str(ROOT / "manifests"),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    if await apply.wait():
+        raise SystemExit("the manifests could not be applied")
+    names = [f"team-{number:03d}" for number in range((arguments.rollouts - 1) // arguments.per_namespace + 1)]
+    await in_parallel([admin.create(NAMESPACES, None, _object(NAMESPACES, name)) for name in names])
+    made = objects(arguments.rollouts, arguments.per_namespace, url)
+    await asyncio.sleep(2.0)  # the CRD's storage comes up
+    await in_parallel([admin.create(resource, namespace, body) for resource, namespace, body in made])
+    async with controlplane.client() as local:
+        token = await local.service_account_token(SYSTEM, "canary-rollout-operator")
+        # The Deployment of the manifests would be a second operator; here it runs as a process of its own.
+        await local.patch(
+            "apps/v1", "Deployment", "canary-rollout-operator", {"spec": {"replicas": 0}}, namespace=SYSTEM
+        )
+    return controlplane.kubeconfig(controlplane.directory / "operator.kubeconfig", token=token)
+
+
+async def until(proxies: PaperProxies, weight: int, count: int, within: float) -> None:
+    """Until every proxy was told ``weight``."""
+    end = time.monotonic() + within
+    while sum(told == weight for told in proxies.weights.values()) < count:
+        if time.monotonic() > end:
+            reached = sum(told == weight for told in proxies.weights.values())
+            raise SystemExit(f"only {reached} of {count} rollouts reached {weight} basis points within {within:.0f} s")
+        proxies.changed.clear()
+        try:
+            async with asyncio.timeout(1.0):
+                await proxies.changed.wait()
+        except TimeoutError:
+            pass
+
+
+async def measure(
+    arguments: argparse.Namespace, controlplane: ControlPlane, prometheus: PaperPrometheus
+) -> dict[str, object]:
+    """The whole story; the numbers."""
+    count = arguments.rollouts
+    admin = await Client.from_kubeconfig(
+        str(controlplane.kubeconfig(controlplane.directory / "kubeconfig")), timeout=60.0
+    )
+    local = controlplane.client()
+    node, proxies = PaperNode(admin, local), PaperProxies(admin)
+    background = [asyncio.create_task(node.run()), asyncio.create_task(proxies.run())]
+    say(f"creating {count} rollouts and what they refer to")
+    kubeconfig = await prepare(controlplane, admin, arguments, prometheus.url)
+    port = free_port()
+    log = (controlplane.directory / "operator.log").open("wb")
+    operator = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "canary_rollout.controller",
+        "--kubeconfig",
+        str(kubeconfig),
+        "--namespace",
+        SYSTEM,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        usage = Usage(operator.pid)
+        began = time.monotonic()
+        await until(proxies, 0, count, 900)
+        say(f"all at rest after {time.monotonic() - began:.0f} s; releasing a new version everywhere")
+        names = [(f"team-{number // arguments.per_namespace:03d}", f"app-{number:05d}") for number in range(count)]
+        image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "app:v2"}]
+        await in_parallel([admin.json_patch(DEPLOYMENTS, space, f"{name}-canary", image) for space, name in names])
+        began = time.monotonic()
+        await until(proxies, 500, count, 1800)
+        say(f"all held at 5 % after {time.monotonic() - began:.0f} s")
+        sets, _ = await admin.list_all(REPLICA_SETS)
+        prometheus.begin([(item["metadata"]["namespace"], item["metadata"]["name"]) for item in sets])
+        await asyncio.sleep(25.0)  # the first evaluations, and the status writes that follow from them
+        result = await held(arguments, controlplane, prometheus, usage, port)
+        say("every canary turns bad")
+        turned = time.monotonic()
+        prometheus.turn_bad()
+        await until(proxies, 0, count, 600)
+        lasts = sorted(at - turned for at in proxies.at.values())
+        result["seconds to weight 0, median"] = round(lasts[len(lasts) // 2], 2)
+        result["seconds to weight 0, last"] = round(lasts[-1], 2)
+        return result
+    finally:
+        operator.terminate()
+        await operator.wait()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await admin.close()
+        await local.close()
+        text = (controlplane.directory / "operator.log").read_text(encoding="utf-8", errors="replace")
+        if arguments.verbose and text:
+            print(text[-4000:], file=sys.stderr)
+
+
+async def held(
+    arguments: argparse.Namespace, controlplane: ControlPlane, prometheus: PaperPrometheus, usage: Usage, port: int
+) -> dict[str, object]:
+    """What the operator costs while nothing happens."""
+    count, seconds = arguments.rollouts, arguments.minutes * 60
+    offset = controlplane.audit_log.stat().st_size
+    cpu, queries, began = usage.cpu(), prometheus.queries, time.monotonic()
+    lateness = histogram(port, "canary_rollout_queue_lateness_seconds", "evaluate")
+    say(f"measuring for {seconds:.0f} s")
+    await asyncio.sleep(seconds)
+    took, used, asked = time.monotonic() - began, usage.cpu() - cpu, prometheus.queries - queries
+    after = histogram(port, "canary_rollout_queue_lateness_seconds", "evaluate")
+    calls = controlplane.count_calls(ACCOUNT, offset=offset)
+    checks = max(after.values()) - max(lateness.values(), default=0)
+    kinds: dict[str, int] = {}
+    for call, number in calls.items():
+        group = (
+            "lease"
+            if call.resource == "leases" and call.verb in {"update", "patch", "get"}
+            else f"{call.verb} {call.resource}"
+        )
+        kinds[group] = kinds.get(group, 0) + number
+    return {
+        "rollouts": count,
+        "seconds measured": round(took, 1),
+        "checks made": int(checks),
+        "checks wanted": int(count * took / 10),
+        "CPU, percent of one core": round(100 * used / took, 2),
+        "CPU per check, ms": round(1000 * used / max(1, checks), 3),
+        "resident, MB": round(usage.resident(), 1),
+        "queries per sub-tick of 1 s": round(asked / took, 2),
+        "lateness of checks p50, s (bucket)": quantile(lateness, after, 0.5),
+        "lateness of checks p99, s (bucket)": quantile(lateness, after, 0.99),
+        "API calls by kind": dict(sorted(kinds.items())),
+    }
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rollouts", type=int, default=500)
+    parser.add_argument("--per-namespace", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--verbose", action="store_true")
+    arguments = parser.parse_args()
+    binary = await ensure_controlplane()
+    directory = Path(tempfile.mkdtemp(prefix="canary-rollout-scale-"))
+    table = ProcessTable(directory, remove_run_dir=True)
+    controlplane = ControlPlane(
+        binary, directory / "controlplane", table, service_range="10.96.0.0/12", audit_log=True, api_qps=1000
+    )
+    prometheus = PaperPrometheus()
+    try:
+        await controlplane.start()
+        result = await measure(arguments, controlplane, prometheus)
+    finally:
+        prometheus.stop()
+        await table.close()
+    for name, value in result.items():
+        print(f"{name:42} {json.dumps(value)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

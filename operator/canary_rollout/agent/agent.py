@@ -11,7 +11,7 @@ import structlog
 
 from canary_rollout.agent.accesslog import RequestCounter, Tail
 from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
-from canary_rollout.agent.files import Desired
+from canary_rollout.agent.files import Desired, check_config
 from canary_rollout.agent.follow import Backoff, follow
 from canary_rollout.agent.proxy import Beside, Proxy
 from canary_rollout.kube.port import CONFIG_MAPS, LEASES, ApiError, KubeApi, Object
@@ -142,6 +142,7 @@ class Agent:
             return self._edited(text)
         if document.namespace != self._settings.namespace:
             raise DocumentError(f"{WEIGHTS_KEY} is for namespace {document.namespace}, not {self._settings.namespace}")
+        check_config(config)
         return Desired(document, config)
 
     def _edited(self, text: str) -> Desired:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
@@ -12,10 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from canary_rollout.agent.settings import Settings, open_files
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx import validate
-from canary_rollout.traffic.nginx.document import WeightsDocument
+from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument
 from canary_rollout.traffic.nginx.hashing import salt_of
 
 Mode = Literal["njs", "reload"]
+
+_INCLUDED: Final = frozenset({"local-main.conf", "local-http.conf", "local-listen.conf", "routing.conf"})
+_FORBIDDEN: Final = re.compile(
+    r"load_module|env|user|pid|daemon|master_process|error_log|working_directory|root|alias|listen|resolver|auth_\w+"
+    r"|perl\w*|\w*lua\w*|js_\w+|ssl_\w+|fastcgi_pass|uwsgi_pass|scgi_pass|grpc_pass|memcached_pass|dav_\w+|autoindex"
+)
 
 KEEPALIVE_MIN_TIMEOUT: Final = 1
 """Seconds. A reload is over for kept connections only when this has passed as well."""
@@ -151,6 +159,25 @@ def _routing(document: WeightsDocument, settings: Settings, mode: Mode, token: s
     )
 
 
+def check_config(text: str) -> None:
+    """Refuse what has no business in ``nginx.conf``, whoever wrote it: other files, other programs, other sockets.
+
+    No gate against somebody who may write the ConfigMap and means harm (RBAC is), but one mistake less.
+
+    Raises:
+        DocumentError: names the directive.
+    """
+    bare = re.sub(r"#[^\n]*", "", text)
+    for statement in re.split(r"[;{}]", bare):
+        words = statement.split()
+        if not words:
+            continue
+        if words[0] == "include" and (len(words) != 2 or words[1] not in _INCLUDED):
+            raise DocumentError(f"nginx.conf includes {' '.join(words[1:])[:80]!r}, which is none of the agent's files")
+        if _FORBIDDEN.fullmatch(words[0]) or "unix:" in statement:
+            raise DocumentError(f"nginx.conf uses {words[0]!r}, which only the agent's own files may")
+
+
 def build(desired: Desired, settings: Settings, abilities: Abilities, mode: Mode, token: str) -> Candidate:
     """All files of a configuration but ``state.json``, which changes without a reload."""
     document = desired.document
@@ -159,6 +186,7 @@ def build(desired: Desired, settings: Settings, abilities: Abilities, mode: Mode
         "local-main.conf": _render(
             "local-main.conf.j2",
             js_module=abilities.js_module if mode == "njs" else "",
+            user="root" if os.geteuid() == 0 else "",
             workers=settings.workers,
             open_files=open_files(),
         ),

@@ -30,12 +30,7 @@ http {{
     split_clients $probe $canary_probe {{ 1% a; * b; }}
 }}
 """
-_MODULES: Final = (
-    "",
-    "modules/ngx_http_js_module.so",
-    "/usr/lib/nginx/modules/ngx_http_js_module.so",
-    "/usr/lib64/nginx/modules/ngx_http_js_module.so",
-)
+_JS_MODULE: Final = "ngx_http_js_module.so"
 
 
 class Nginx:
@@ -67,13 +62,15 @@ class Nginx:
             LoadError: it does not run.
         """
         try:
-            _, said = await self._run("-v")
+            _, said = await self._run("-V")
         except (OSError, TimeoutError) as error:
             raise LoadError(f"{self.binary} does not run: {error}") from error
-        found = re.search(r"/(\d+)\.(\d+)\.(\d+)", said)
+        found = re.search(r"version: \S*?/(\d+)\.(\d+)\.(\d+)", said)
         version = tuple(int(part) for part in found.groups()) if found else (0, 0, 0)
+        modules = re.search(r"--modules-path=(/[\w./-]+)", said)
+        candidates = ["", *([f"{modules.group(1).rstrip('/')}/{_JS_MODULE}"] if modules else [])]
         with tempfile.TemporaryDirectory(prefix="probe-", dir=self.root) as directory:
-            module = await self._js_module(Path(directory))
+            module = await self._js_module(Path(directory), candidates)
         return Abilities(
             version=".".join(str(part) for part in version),
             njs=module is not None,
@@ -81,13 +78,13 @@ class Nginx:
             keepalive_min_timeout=version >= _KEEPALIVE_MIN_TIMEOUT_SINCE,
         )
 
-    async def _js_module(self, directory: Path) -> str | None:
+    async def _js_module(self, directory: Path, candidates: list[str]) -> str | None:
         """The module to load for njs, ``""`` when it is built in, ``None`` when there is no (or too old an) njs."""
         (directory / "probe.js").write_text(
             "function probe(r) { return ''; }\nexport default {probe};\n", encoding="ascii"
         )
         (directory / "state.json").write_text("{}", encoding="ascii")
-        for module in _MODULES:
+        for module in candidates:
             load = f"load_module {module};" if module else ""
             (directory / "nginx.conf").write_text(_PROBE.format(module=load), encoding="ascii")
             code, _ = await self._run("-t", "-p", f"{directory}/", "-c", "nginx.conf")

@@ -31,6 +31,7 @@ from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import Workspace
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx.document import CONFIG_KEY, WEIGHTS_KEY, WeightsDocument
+from canary_rollout.traffic.port import RouterError
 
 FRESH_ANSWERS: Final = 5
 """Consecutive answers on fresh connections that must name the new generation."""
@@ -153,7 +154,10 @@ class Proxy:
             return await self._bring(kept, before.mode, f"{error}", hurry=True)
 
     async def _bring(self, desired: Desired, mode: Mode, error: str, *, hurry: bool) -> Served:
-        candidate = build(desired, self._settings, self.abilities, mode, self._token)
+        try:
+            candidate = build(desired, self._settings, self.abilities, mode, self._token)
+        except RouterError as refused:
+            raise LoadError(f"{refused}") from refused
         if candidate.generation != await self._loaded():
             await self._load(candidate, desired, hurry=hurry)
         if mode == "njs":

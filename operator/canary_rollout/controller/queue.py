@@ -340,8 +340,9 @@ class WorkQueue:
 
     def _fire(self) -> None:
         """Move what is due into the queue."""
+        # A timer may fire a clock's resolution early; what it was set for is due all the same.
+        now = max(self._now(), self._timer.when() if self._timer is not None else 0.0)
         self._timer = None
-        now = self._now()
         while self._heap and self._heap[0][0] <= now:
             due, key = entry = heapq.heappop(self._heap)
             if not self._live(entry):

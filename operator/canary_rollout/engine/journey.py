@@ -28,7 +28,9 @@ def notice_revision(draft: Draft) -> None:
 
 def _from_rest(draft: Draft) -> None:
     canary, stable, state = draft.seen.canary, draft.seen.stable, draft.state
-    if canary.revision == stable.revision:
+    if not state.revision and draft.may_serve and canary.revision == stable.revision:
+        _begin(draft)  # the status was lost while the canary served: it is emptied like any other
+    elif canary.revision == stable.revision:
         if state.phase is not Phase.SUCCEEDED or state.revision != canary.revision:
             draft.change(phase=Phase.IDLE, revision=canary.revision, stable_revision=stable.revision)
     elif halt := state.halt_of(canary.revision):
@@ -70,7 +72,7 @@ def _begin(draft: Draft) -> None:
     )
     draft.restart_evidence = True
     draft.say(Reason.NEW_REVISION, f"Revision {new} appeared")
-    if draft.ended is None:
+    if draft.ended is None and not nothing_to_try:
         draft.note(Reason.NEW_REVISION, f"revision {new} appeared; its pods are prepared")
 
 
@@ -124,11 +126,11 @@ def _has_pods(draft: Draft) -> bool:
 def _make_pods(draft: Draft) -> str:
     canary, workload = draft.seen.canary, draft.spec.workload.canary
     scaling = workload.scaling
-    if canary.paused and canary.paused_by_us:
+    if canary.paused and canary.paused_by_us and not canary.settled:
         draft.act(ReleasePause())
     if scaling is not None and canary.replicas < scaling.replicas:
         draft.act(ScaleCanary(scaling.replicas))
-    if canary.paused and not canary.paused_by_us:
+    if canary.paused and not canary.paused_by_us and not canary.settled:
         return f"Deployment {workload.deployment} is paused by somebody else; resume it"
     if canary.replicas == 0 and scaling is None:
         return f"Deployment {workload.deployment} has 0 replicas; scale it, or set workload.canary.scaling"

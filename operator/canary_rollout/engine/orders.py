@@ -45,7 +45,10 @@ def _waits_for_its_revision(draft: Draft, command: Command) -> bool:
     """``start`` may be sent before the image changes; it waits for the revision it names."""
     young = draft.now - command.at < EXPIRES_AFTER
     arrived = command.revision == draft.state.revision and draft.state.phase not in RESTING
-    return command.verb is Verb.START and young and not arrived and draft.state.halt_of(command.revision) is None
+    waits = command.verb is Verb.START and young and not arrived and draft.state.halt_of(command.revision) is None
+    if waits:
+        draft.wake(command.at + EXPIRES_AFTER)
+    return waits
 
 
 def _check(draft: Draft, command: Command) -> None:

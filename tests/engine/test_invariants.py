@@ -1,0 +1,286 @@
+"""Random worlds against the invariants of the design (§4): whatever happens, in whatever order, and whatever is lost.
+
+    pytest tests/engine/test_invariants.py                      the profile of CI: deterministic, at least 10,000 steps
+    ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path each time, some hundred thousand steps
+"""
+
+import os
+
+from cluster import Cluster, Deployment
+from hypothesis import HealthCheck, Phase as Step, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from world import spec, verdict
+
+from canary_rollout.analysis.verdict import Lack, Outcome
+from canary_rollout.model.commands import Verb
+from canary_rollout.model.conditions import Phase
+from canary_rollout.model.spec import Action
+
+LEAST_STEPS = 10_000
+PROFILES = {
+    "ci": settings(
+        max_examples=280,
+        stateful_step_count=50,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    ),
+    "quick": settings(
+        max_examples=280,
+        stateful_step_count=50,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Step.generate],
+        report_multiple_bugs=False,
+    ),
+    "thorough": settings(
+        max_examples=4_000,
+        stateful_step_count=100,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    ),
+}
+PROFILE = PROFILES[os.environ.get("ENGINE_PROFILE", "ci")]
+
+STAGES = spec().stages
+COHORT = {"header": "X-Cohort", "values": ["internal"]}
+GATE = [{"preset": "latency-p75", "maxRatio": "1.10"}]
+
+
+def stage(name, weight, hold="60s", **more):
+    return {"name": name, "weight": weight, "hold": hold, **more}
+
+
+ALL = stage("all", "100%")
+STAGE_LISTS = (
+    [stage("first", "0.5%"), stage("second", "5%"), stage("third", "25%"), ALL],
+    [stage("first", "0.5%", cohort=COHORT), stage("second", "5%", exit=GATE), stage("third", "25%"), ALL],
+    [stage("first", "0.5%"), stage("third", "25%"), ALL],
+    [stage("second", "5%"), ALL],
+    [stage("first", "1%"), stage("second", "10%"), stage("third", "30%", hold="10s"), ALL],
+    [stage("eins", "0.5%"), stage("zwei", "5%"), stage("drei", "25%"), stage("vier", "100%")],
+    [stage("third", "0.5%"), stage("second", "5%"), stage("first", "25%"), ALL],
+    [stage("first", "0.5%", approval="required"), stage("second", "5%", approval="required"), ALL],
+    [stage("first", "0.5%"), stage("second", "5%", enabled=False), stage("third", "25%"), ALL],
+    [stage("first", "0.5%", hold="0s"), stage("second", "5%", hold="200s"), ALL],
+    [ALL],
+)
+SPECS = [
+    spec(stages=stages, paused=paused, workload={**spec().workload.model_dump(mode="json", by_alias=True), **more})
+    for stages in STAGE_LISTS
+    for paused in (False, False, True)
+    for more in (
+        {"promotion": "CopyTemplate"},
+        {"promotion": "Manual"},
+        {
+            "canary": {
+                "service": "shop-canary",
+                "deployment": "shop-canary",
+                "scaling": {"replicas": 3, "idleReplicas": 0},
+            }
+        },
+    )
+]
+numbers = st.integers(0, len(SPECS) - 1)
+
+OUTCOMES = {
+    "pass": verdict(),
+    "fail": verdict(Outcome.FAIL),
+    "no data": verdict(Outcome.NONE, lack=Lack.NO_DATA),
+    "too few": verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH),
+    "not applicable": verdict(Outcome.NONE, lack=Lack.NOT_APPLICABLE),
+    "breached, not for long": verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH, since=1.0),
+    "pause": verdict(Outcome.FAIL, rule="p99", action=Action.PAUSE),
+    "alert": verdict(Outcome.FAIL, rule="denials", action=Action.ALERT),
+}
+rules = st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=3).map(
+    lambda names: tuple(OUTCOMES[name] for name in names)
+)
+exits = st.sampled_from(
+    [
+        (),
+        (),
+        (verdict(rule="latency-p75", action=None),),
+        (verdict(Outcome.FAIL, rule="latency-p75", action=None),),
+        (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NO_DATA),),
+        (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NOT_APPLICABLE),),
+    ]
+)
+GOOD = (OUTCOMES["pass"],)
+revisions = st.sampled_from(["a" * 10, "b" * 10, "c" * 10, "d" * 10])
+weights = st.sampled_from(["0%", "0.5%", "1%", "5%", "10%", "25%", "60%", "100%"])
+
+
+class Steps:
+    """How many steps the machines have run, over all examples."""
+
+    count = 0
+
+
+class Rollouts(RuleBasedStateMachine):
+    """Anything that can happen to a rollout."""
+
+    cluster: Cluster
+
+    @initialize(number=st.just(0) | numbers, begun=st.booleans())
+    def begin(self, number, begun):
+        self.cluster = Cluster(SPECS[number], Deployment("a" * 10), Deployment("a" * 10))
+        if begun:
+            self.cluster.settle()
+            self.cluster.canary.change("b" * 10)
+            self.goes_on(4)
+
+    # -- time and the operator
+
+    @rule(seconds=st.sampled_from([0.001, 1.0, 9.7, 30.0, 61.0, 200.0, 1000.0, 90_000.0]))
+    def time_passes(self, seconds):
+        self.cluster.wait(seconds)
+
+    @rule()
+    def looks(self):
+        self.cluster.look()
+
+    @rule(rules=rules, exits=exits)
+    def evaluates(self, rules, exits):
+        self.cluster.look(rules, exits)
+
+    @rule(rules=rules, exits=exits)
+    def comes_to_rest(self, rules, exits):
+        self.cluster.settle(rules, exits)
+
+    @rule(looks=st.integers(1, 14))
+    def goes_on(self, looks):
+        """Everything works for a while."""
+        cluster = self.cluster
+        cluster.confirm(yes=True)
+        for _ in range(looks):
+            cluster.canary.replace_all()
+            cluster.stable.replace_all()
+            decision = cluster.look(GOOD)
+            due = decision.wake_at if decision.wake_at is not None else cluster.now + 60
+            cluster.wait(min(max(0.0, due - cluster.now), 90.0))
+
+    @rule(rules=st.none() | rules, exits=exits, data=st.data(), freeze=st.booleans())
+    def dies_between_two_effects(self, rules, exits, data, freeze):
+        choose = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+        self.cluster.look_and_stop(rules, exits, choose, freeze=freeze)
+
+    @rule()
+    def what_was_frozen_lands(self):
+        self.cluster.thaw()
+
+    # -- the data plane and the pods
+
+    @rule(yes=st.booleans())
+    def the_data_plane_confirms(self, yes):
+        self.cluster.confirm(yes=yes)
+
+    @rule()
+    def pods_are_replaced(self):
+        self.cluster.canary.replace_all()
+        self.cluster.stable.replace_all()
+
+    @rule(crash=st.sampled_from(["", "", "pod x: CrashLoopBackOff"]))
+    def pods_crash(self, crash):
+        self.cluster.canary.crash = crash
+
+    @rule(ready=st.sampled_from([True, True, False]))
+    def pods_are_ready_or_not(self, ready):
+        self.cluster.canary.ready = ready
+
+    @rule(exists=st.sampled_from([True, True, True, False]))
+    def the_canary_is_there_or_not(self, exists):
+        self.cluster.canary.exists = exists
+
+    @rule(observed=st.booleans())
+    def the_deployment_controller_lags(self, observed):
+        self.cluster.canary.observed = observed
+
+    # -- people
+
+    @rule(revision=revisions)
+    def a_new_template(self, revision):
+        self.cluster.canary.change(revision)
+
+    @rule(revision=revisions)
+    def stable_is_changed_by_somebody(self, revision):
+        self.cluster.stable.change(revision)
+        self.cluster.copied = ""
+
+    @rule(number=numbers)
+    def the_spec_is_edited(self, number):
+        self.cluster.spec = SPECS[number]
+
+    @rule(verb=st.sampled_from(list(Verb)), weight=weights, full=st.booleans(), revision=st.none() | revisions)
+    def a_command(self, verb, weight, full, revision):
+        args = {Verb.SET_WEIGHT: {"weight": weight}, Verb.PROMOTE: {"full": full}, Verb.START: {"weight": weight}}
+        self.cluster.say(verb, revision=revision or "", **args.get(verb, {}))
+
+    @rule()
+    def start_with_its_own_stages(self):
+        self.cluster.say(Verb.START, revision=self.cluster.canary.template, stages=["10%", "50%", "100%"])
+
+    @rule(data=st.data())
+    def an_old_command_comes_back(self, data):
+        if self.cluster.log:
+            command = self.cluster.log[data.draw(st.sampled_from(sorted(self.cluster.log)))]
+            self.cluster.commands[command.verb] = command
+
+    @rule(weight=st.integers(0, 10_000))
+    def somebody_writes_the_route(self, weight):
+        self.cluster.foreign_weight(weight)
+
+    @rule()
+    def somebody_unpauses_the_canary(self):
+        self.cluster.meddled = True
+        self.cluster.canary.go_on()
+
+    @rule()
+    def somebody_pauses_the_canary(self):
+        if not self.cluster.canary.paused:
+            self.cluster.canary.pause(by_us=False)
+
+    # -- what gets in the way, and what is lost
+
+    @rule(why=st.sampled_from(["", "", "the clock is 3 s off"]))
+    def raises_are_forbidden(self, why):
+        self.cluster.no_raise = why
+
+    @rule(problems=st.sampled_from([(), (), ("Service shop-canary does not exist; create it",)]))
+    def problems(self, problems):
+        self.cluster.problems = problems
+
+    @rule(seconds=st.sampled_from([0.0, 5.0, 60.0]))
+    def reasserting_waits(self, seconds):
+        self.cluster.reassert_at = self.cluster.now + seconds
+
+    @rule()
+    def the_status_is_lost(self):
+        self.cluster.lose_status()
+
+    @rule()
+    def the_latch_on_the_route_is_lost(self):
+        self.cluster.lose_latch()
+
+    @invariant()
+    def holds(self):
+        Steps.count += 1
+        self.cluster.check()
+
+    def teardown(self):
+        """When the world stands still and everything works, the rollout comes to rest."""
+        if hasattr(self, "cluster"):
+            self.cluster.thaw()
+            self.cluster.settle()
+
+
+def test_the_invariants_hold_whatever_happens():
+    Steps.count = 0
+    run_state_machine_as_test(Rollouts, settings=PROFILE)
+    print(f"engine: {Steps.count} steps of random worlds")
+    assert Steps.count >= LEAST_STEPS

@@ -9,7 +9,7 @@ from metrics_world import CANARY, LONG_CANARY, LONG_STABLE, MEMBERS, SLOW, STABL
 
 from canary_rollout.analysis.readings import MeasureKey, ReadingKind
 from canary_rollout.metrics.client import PrometheusClient
-from canary_rollout.metrics.request import VersionArm
+from canary_rollout.metrics.request import MetricRequest, VersionArm
 from canary_rollout.metrics.sampler import PrometheusSampler
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.asyncio(loop_scope="session")]
@@ -94,6 +94,16 @@ async def test_an_absolute_rule_on_the_agents_metrics_counts_cohort_members_too(
     assert only(readings, "requests", weighted_only=False).canary.value == pytest.approx(16 * 300, rel=1e-6)
     # The received share is one of everybody else.
     assert only(readings, "requests", weighted_only=True).canary.value == pytest.approx(10 * 300, rel=1e-6)
+
+
+async def test_the_agents_revisions_are_told_apart_where_they_are_named(known):
+    spec = make_spec(known.url, rules=[rule("request-rate")], source="agent")
+    for revision, rate in (("r2", 10 + 6), ("r1", 20)):
+        request = MetricRequest.of(
+            "shop", "checkout", spec, spec.stages[0], frozenset(), frozenset(), revisions=("r1", revision)
+        )
+        pair = only(await sampled(known, request), "request-rate")
+        assert (pair.stable.value, pair.canary.value) == pytest.approx((90, rate), rel=1e-6)
 
 
 async def test_without_revisions_the_agents_revisions_are_taken_together(known):

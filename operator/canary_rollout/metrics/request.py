@@ -98,8 +98,12 @@ class MetricRequest:
         stage: Stage | None,
         stable_replica_sets: frozenset[str],
         canary_replica_sets: frozenset[str],
+        *,
+        revisions: tuple[str, str] = ("", ""),
     ) -> "MetricRequest":
         """Return the request of a rollout in a stage, with ``namespace/name`` as its key.
+
+        ``revisions`` are stable's and the canary's, as the agent's series name them; empty: all of them together.
 
         Raises:
             UnsafeValueError: a name that is no Kubernetes name.
@@ -116,6 +120,10 @@ class MetricRequest:
             status_label=metrics.status_label,
             arms=metrics.arms,
             measures=keys_needed(spec, stage),
-            stable=VersionArm(workload.stable.deployment, workload.stable.service, stable_replica_sets),
-            canary=VersionArm(workload.canary.deployment, workload.canary.service, canary_replica_sets),
+            stable=VersionArm(
+                workload.stable.deployment, workload.stable.service, stable_replica_sets, revision=revisions[0]
+            ),
+            canary=VersionArm(
+                workload.canary.deployment, workload.canary.service, canary_replica_sets, revision=revisions[1]
+            ),
         )

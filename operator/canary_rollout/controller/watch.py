@@ -169,6 +169,7 @@ class KopfWatch:
 
     async def _operate(self, life: _Life, main: asyncio.AbstractEventLoop) -> None:
         life.loop = asyncio.get_running_loop()
+        life.loop.set_exception_handler(_left_behind)
         if life.stopping:
             return
         started = asyncio.Event()
@@ -226,6 +227,15 @@ class KopfWatch:
                 await asyncio.shield(life.ended)
         except TimeoutError:
             log.warning("kopf did not stop in time; it ends with the process", seconds=_STOP_WITHIN)
+
+
+def _left_behind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tasks that kopf leaves with their errors when it dies of one; the error itself is told by the supervisor.
+
+    Said without a traceback: asyncio's own handler formats one, in whatever thread the garbage is collected, and
+    CPython 3.11 gets confused when that happens inside a compilation (gh-106905).
+    """
+    log.debug("left behind by kopf", what=context.get("message"), error=str(context.get("exception") or ""))
 
 
 def _own(body: Any) -> Object:

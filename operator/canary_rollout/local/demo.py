@@ -23,6 +23,7 @@ from canary_rollout.local.demo_story import (
     Rule,
     broken_release,
     release,
+    restarts,
     settle,
     showing,
 )
@@ -90,6 +91,7 @@ async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
         async with showing(cast, screen, title):
             await tell(cast, screen, title, result, broken=not arguments.no_broken)
         result.counts = await cast.load.counts()
+        result.trouble += await restarts(cast)
         result.total_seconds = time.monotonic() - began
         screen.print(summary(result))
         if arguments.keep:

@@ -58,8 +58,8 @@ class Cast(Protocol):
         """The image stable runs now."""
         ...
 
-    async def canary_pods(self) -> list[str]:
-        """Names of the canary's pods there are now."""
+    async def pods(self) -> list[Manifest]:
+        """The pods of the app and of nginx there are now."""
         ...
 
     def check(self) -> None:
@@ -105,10 +105,9 @@ class LocalCast:
         deployment = await self.cluster.admin.get("apps/v1", "Deployment", ROLLOUT, namespace=NAMESPACE)
         return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
-    async def canary_pods(self) -> list[str]:
-        """Names of the canary's pods there are now."""
-        pods = await self.cluster.admin.list("v1", "Pod", namespace=NAMESPACE)
-        return [pod["metadata"]["name"] for pod in pods if pod["metadata"]["name"].startswith(f"{CANARY}-")]
+    async def pods(self) -> list[Manifest]:
+        """The pods of the app and of nginx there are now."""
+        return await self.cluster.admin.list("v1", "Pod", namespace=NAMESPACE)
 
     def check(self) -> None:
         """Raise if a part of the cluster has ended by itself."""

@@ -147,10 +147,10 @@ class ContextCast:
         image = await self._kubectl.run("-n", NAMESPACE, "get", "deployment", ROLLOUT, path)
         return f"{APP_IMAGE}:{image.strip().rpartition(':')[2]}"
 
-    async def canary_pods(self) -> list[str]:
-        """Names of the canary's pods there are now."""
-        names = await self._kubectl.run("-n", NAMESPACE, "get", "pods", "-o", "name")
-        return [name for line in names.split() if (name := line.removeprefix("pod/")).startswith(f"{CANARY}-")]
+    async def pods(self) -> list[Manifest]:
+        """The pods of the app and of nginx there are now."""
+        found = json.loads(await self._kubectl.run("-n", NAMESPACE, "get", "pods", "-o", "json"))
+        return list(found["items"])
 
     def check(self) -> None:
         """Raise if a watch has ended by itself."""

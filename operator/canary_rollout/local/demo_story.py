@@ -174,9 +174,20 @@ async def polling(cast: Cast, rule: Rule) -> AsyncIterator[BreachPoller | None]:
 
 async def canary_breach(cast: Cast, rule: Rule) -> str:
     """The rule's condition for the pods of the next release: the ones that are there now do not count."""
-    gone = "|".join(await cast.canary_pods())
+    names = [pod["metadata"]["name"] for pod in await cast.pods()]
+    gone = "|".join(name for name in names if name.startswith(f"{CANARY}-"))
     selector = f'namespace="{NAMESPACE}",pod=~"{CANARY}-.*",pod!~"{gone}"'
     return breach_query(selector, above=rule.above, min_requests=rule.min_requests, window=rule.window)
+
+
+async def restarts(cast: Cast) -> list[str]:
+    """What was restarted meanwhile, and why; nothing should have been."""
+    return [
+        f"{pod['metadata']['name']}/{one['name']} was restarted {one['restartCount']} times: {one.get('lastState')}"
+        for pod in await cast.pods()
+        for one in (pod.get("status") or {}).get("containerStatuses") or []
+        if one.get("restartCount")
+    ]
 
 
 def good_ended_well(good: Release) -> str:

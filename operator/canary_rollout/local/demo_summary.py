@@ -42,9 +42,11 @@ class Result:
         counts = self.counts
         if counts is not None:
             if counts.transport_errors:
-                found.append(f"{counts.transport_errors} transport errors: {counts.transport_kinds}")
+                found.append(f"{counts.transport_errors} transport errors: {counts.transport_kinds}{when(counts)}")
             if counts.no_app:
-                found.append(f"{counts.no_app} answers that no application produced: {counts.no_app_statuses}")
+                found.append(
+                    f"{counts.no_app} answers that no application produced: {counts.no_app_statuses}{when(counts)}"
+                )
             if counts.not_sent:
                 found.append(f"{counts.not_sent} requests could not be sent in time")
         return found
@@ -60,6 +62,13 @@ class Result:
             "broken": asdict(self.broken) if self.broken else None,
             "load": self.counts.to_dict() if self.counts else None,
         }
+
+
+def when(counts: Snapshot) -> str:
+    """When the last things that went wrong did, in seconds since the load began."""
+    began = counts.monotonic - counts.elapsed
+    ends = [sample["end"] - began for sample in counts.samples]
+    return f" (the last {len(ends)} between {min(ends):.2f} s and {max(ends):.2f} s of load)" if ends else ""
 
 
 def summary(result: Result) -> Table:

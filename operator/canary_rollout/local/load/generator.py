@@ -205,11 +205,12 @@ class LoadGenerator:
         while self._running:
             try:
                 await self._connect(target)
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError) as error:
+                kind = "refused" if isinstance(error, ConnectionRefusedError) else f"connect: {error!r}"[:60]
                 now = time.monotonic()
                 tenant = tenant_name(self._population.pick())
                 self.tally.sent += 1
-                self._count(Outcome(tenant, now, now, "transport", "refused"))
+                self._count(Outcome(tenant, now, now, "transport", kind))
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LAST_RETRY_SECONDS)
             else:

@@ -1,6 +1,8 @@
 """Weight changes on a real nginx while people use it."""
 
 import asyncio
+import contextlib
+import os
 import signal
 import socket
 import time
@@ -25,6 +27,7 @@ from proxies import (
     spec_of,
 )
 
+from canary_rollout.agent.nginx import Nginx
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, SERVICES
 
 pytestmark = pytest.mark.nginx
@@ -149,6 +152,7 @@ async def test_nginx_restarted_gets_its_weight_back_and_never_a_wrong_one(tmp_pa
             await world.route(2500)
             await eventually(lambda: world.view().confirmed)
             before = await share(port)
+        await eventually(lambda: not answers(port))
         async with nginx_process(settings):
             await eventually(lambda: answers(port))
             assert await share(port) == before, "what it starts with is what it had"
@@ -300,3 +304,40 @@ async def test_the_share_really_served_is_counted_per_version_with_errors_and_la
         assert f"canary_errors_total{{{labels}}} {errors:.1f}" in text
         assert f"canary_latency_seconds_count{{{labels}}} {canary:.1f}" in text
         assert "canary_agent_malformed_lines_total 0.0" in text
+
+
+@pytest.fixture
+def orphans(tmp_path):
+    """Ends an nginx that was started to outlive its agent."""
+    yield
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.killpg(int((tmp_path / "w/run/supervisor.pid").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("orphans")
+async def test_an_nginx_that_the_agent_started_outlives_it_is_adopted_and_ends_with_the_order_to_stop(tmp_path):
+    settings, port = settings_for(tmp_path / "w"), free_port()
+    world = World(spec=spec_of(nginx={"service": "edge", "listen": port}))
+    nginx = Nginx(settings.nginx, settings.work)
+    async with apps(world), FakeServer(world.api) as server:
+        await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
+        async with agent_process(server, settings, "--exec-nginx") as agent:
+            await world.route(2500)
+            await eventually(lambda: world.view().confirmed, within=30)
+            before, master = await share(port), nginx.master()
+            load = Load("127.0.0.1", port, connections=4, think=0.01)
+            load.start()
+            agent.send_signal(signal.SIGKILL)
+            await agent.wait()
+        await asyncio.sleep(0.5)
+        assert nginx.master() == master
+        async with agent_process(server, settings, "--exec-nginx") as agent:
+            await world.route(5000)
+            await eventually(lambda: world.view().confirmed, within=30)
+            assert nginx.master() == master, "adopted, not started anew"
+            assert await share(port) > before
+            await load.stop()
+            assert load.failures == []
+            agent.terminate()
+            assert await asyncio.wait_for(agent.wait(), 30) == 0
+        assert nginx.master() is None

@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+import keepalive
 import pytest
 from keepalive import fetch_all
 from proxies import NAMESPACE, edge
@@ -22,10 +23,11 @@ def within_three_sigma(seen: int, of: int, weight: int) -> bool:
     return abs(seen - of * p) <= 3 * sqrt(of * p * (1 - p))
 
 
-async def versions(port, headers, **more):
-    return [answer.body.decode() for answer in await fetch_all("127.0.0.1", port, headers, **more)]
+async def versions(port, headers):
+    return await keepalive.versions("127.0.0.1", port, headers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_share_of_tenants_and_of_anonymous_requests_is_within_three_sigma_at_every_weight(tmp_path, mode):
     salt = salt_of(NAMESPACE, "checkout", "v2")
@@ -41,13 +43,14 @@ async def test_the_share_of_tenants_and_of_anonymous_requests_is_within_three_si
             assert within_three_sigma(seen.count("canary"), ANONYMOUS, weight), (weight, seen.count("canary"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 async def test_no_tenant_flips_inside_a_stage_or_leaves_the_canary_as_the_weight_rises(tmp_path, mode):
     async with edge(tmp_path / "w", nginx_traffic={"mode": mode}) as proxy:
         inside: set[int] = set()
         for weight in (50, 500, 2500, 7500, 10_000):
             await proxy.to(weight)
-            requests = [n for n in range(2000) for _ in range(5)]
+            requests = [n for n in range(2000) for _ in range(10)]
             seen = await versions(proxy.port, ({"X-Tenant-ID": f"tenant-{n}"} for n in requests))
             canary = {n for n, version in zip(requests, seen, strict=True) if version == "canary"}
             stable = {n for n, version in zip(requests, seen, strict=True) if version == "stable"}

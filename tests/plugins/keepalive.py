@@ -6,8 +6,10 @@ closed under a request is an error, never silently repeated.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 
 
@@ -89,6 +91,36 @@ async def fetch_all(
 
     await asyncio.gather(*(worker() for _ in range(connections)))
     return [answers[index] for index in range(len(answers))]
+
+
+async def versions(
+    host: str, port: int, requests: Iterable[Mapping[str, str]], *, connections: int = 16, batch: int = 64
+) -> list[str]:
+    """Who answered each request ("stable" or "canary", the whole body), pipelined: for counting many, not for timing."""
+    source = iter(requests)
+    pieces = iter(lambda: list(islice(source, batch)), [])
+    answers: dict[int, list[str]] = {}
+    numbered = enumerate(pieces)
+
+    async def worker() -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        for index, piece in numbered:
+            heads = ("".join(f"{name}: {value}\r\n" for name, value in headers.items()) for headers in piece)
+            writer.write("".join(f"GET / HTTP/1.1\r\nHost: {host}\r\n{head}\r\n" for head in heads).encode())
+            received = b""
+            async with asyncio.timeout(30):
+                while len(found := re.findall(rb"\r\n\r\n(stable|canary)", received)) < len(piece):
+                    data = await reader.read(1 << 18)
+                    if not data:
+                        raise BrokenConnectionError("closed before all answers came")
+                    received += data
+            assert received.count(b"HTTP/1.1 200 ") == len(piece)
+            answers[index] = [body.decode() for body in found]
+        writer.close()
+        await writer.wait_closed()
+
+    await asyncio.gather(*(worker() for _ in range(connections)))
+    return [version for index in range(len(answers)) for version in answers[index]]
 
 
 @dataclass

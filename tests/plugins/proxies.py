@@ -265,7 +265,9 @@ async def agent_task(world: World, settings: Settings) -> AsyncIterator[Agent]:
 
 
 @contextlib.asynccontextmanager
-async def agent_process(server: FakeServer, settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+async def agent_process(
+    server: FakeServer, settings: Settings, *flags: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The agent as a process of its own, talking to the fake API server over HTTP."""
     settings.work.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -282,7 +284,7 @@ async def agent_process(server: FakeServer, settings: Settings) -> AsyncIterator
     }
     log = (settings.work / "agent.log").open("ab")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "canary_rollout.agent", "run"),
+        *(sys.executable, "-m", "canary_rollout.agent", "run", *flags),
         env={**os.environ, **environment},
         stdout=log,
         stderr=log,

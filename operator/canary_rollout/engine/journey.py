@@ -88,6 +88,8 @@ def advance(draft: Draft) -> None:
 
 
 def _prepare(draft: Draft) -> None:
+    if draft.before.revision != draft.state.revision:
+        return  # that it has begun is persisted before anything is done for it
     if waits_for := _unprepared(draft):
         draft.say(Reason.PREPARING, f"Preparing revision {draft.state.revision}: {waits_for}")
         _watch_the_deadline(draft, waits_for)

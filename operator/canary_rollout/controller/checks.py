@@ -12,9 +12,11 @@ from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.kube.port import Clock, Object
+from canary_rollout.metrics.errors import UnsafeValueError
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.spec import Action
+from canary_rollout.workloads.view import replica_sets_of
 
 SUB_TICKS = 1.0
 """Evaluations fall on whole multiples of this (seconds) within an interval: those of one sub-tick share their queries."""
@@ -70,11 +72,18 @@ class Checks:
     async def _check(self, key: Key) -> float | None:
         memory = self._memories().get(key)
         if memory is None or key not in self._followed or memory.spec is None:
+            self._followed.discard(key)
             return None
         spec, state = memory.spec, memory.state
         stage = stage_of(spec, state) if state.stage else None
         stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
-        request = MetricRequest.of(*key, spec, stage, _replica_sets(stable), _replica_sets(canary))
+        try:
+            request = MetricRequest.of(*key, spec, stage, _replica_sets(stable), _replica_sets(canary))
+        except UnsafeValueError as error:
+            memory.check_error = f"Prometheus is not asked: {error}"
+            self._evaluated(key)
+            return self._delay(key, spec.metrics.interval)
+        memory.check_error = ""
         samples = await self._sampler.sample(request)
         if key in self._followed:
             evidence = memory.evidence or Evidence()
@@ -92,9 +101,5 @@ def _condemns(assessment: Assessment) -> bool:
 def _replica_sets(pods: tuple[Object, ...]) -> frozenset[str]:
     """Names of the ReplicaSets that own these pods, those being deleted left out."""
     return frozenset(
-        owner["name"]
-        for pod in pods
-        if not pod["metadata"].get("deletionTimestamp")
-        for owner in pod["metadata"].get("ownerReferences", ())
-        if owner.get("kind") == "ReplicaSet"
+        owner for pod in pods if not pod["metadata"].get("deletionTimestamp") for owner in replica_sets_of(pod)
     )

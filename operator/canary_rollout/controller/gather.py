@@ -13,7 +13,7 @@ from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.traffic.port import Router
-from canary_rollout.workloads.view import deployment_revision, selector_labels, version_view
+from canary_rollout.workloads.view import deployment_revision, own_pods, pod_selector, selector_labels, version_view
 
 _REASSERT_FIRST = 1.0
 _REASSERT_LONGEST = 60.0
@@ -54,13 +54,14 @@ class Gatherer:
             stable=version_view(stable, _revision(memory, spec, stable, labels), (), None),
             canary=version_view(canary, _revision(memory, spec, canary, labels), canary_pods, serving_since),
             route=route,
-            problems=tuple(self._problems(key, spec, stable, canary, router)),
+            problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
             commands=self._commands(key, memory.status),
             at_start=memory.term != self.term(),
             no_raise=self.no_raise(),
             reassert_at=memory.contest.reassert_at,
             failing_before=frozenset(verdict.rule for verdict in memory.status.verdicts if verdict.verdict == "fail"),
+            step=router.capabilities().step,
         )
 
     async def _deployment(self, namespace: str, name: str) -> Object | None:
@@ -79,10 +80,8 @@ class Gatherer:
         name, version = deployment["metadata"]["name"], deployment["metadata"].get("resourceVersion", "")
         known = memory.pods.get(name)
         if known is None or known.version != version:
-            selector = deployment["spec"]["selector"].get("matchLabels") or {}
-            query = ",".join(f"{label}={value}" for label, value in sorted(selector.items()))
-            items, _ = await self.api.list_all(PODS, namespace, labels=query)
-            known = memory.pods[name] = Pods(version, tuple(items))
+            items, _ = await self.api.list_all(PODS, namespace, labels=pod_selector(deployment))
+            known = memory.pods[name] = Pods(version, own_pods(deployment, items))
         return known.items
 
     async def pods_of_both(
@@ -117,6 +116,13 @@ class Gatherer:
         annotations = (rollout or {}).get("metadata", {}).get("annotations") or {}
         commands, _ = read_commands(annotations)
         return tuple(command for command in commands if status.consumed.get(command.verb) != command.id)
+
+
+def _spec_problems(memory: Memory) -> list[str]:
+    """What is wrong with what the user wrote, although there is an older spec to go on with."""
+    if memory.spec_error:
+        return [f"spec is not valid, nothing is raised and the last valid one counts: {memory.spec_error}"]
+    return [memory.check_error] if memory.check_error else []
 
 
 def _revision(memory: Memory, spec: CanaryRolloutSpec, deployment: Object | None, labels: frozenset[str]) -> str:

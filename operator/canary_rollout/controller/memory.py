@@ -4,7 +4,9 @@ Nothing in here is needed after a restart; all that is, is in status.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, Final
 
+import structlog
 from pydantic import ValidationError
 
 from canary_rollout.analysis.errors import EvidenceError
@@ -12,7 +14,12 @@ from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.verdict import Assessment
 from canary_rollout.kube.port import Object
 from canary_rollout.model.spec import CanaryRolloutSpec
-from canary_rollout.model.status import CanaryRolloutStatus, RolloutState
+from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
+
+log: Final = structlog.get_logger(__name__)
+
+_SAME_MOMENT: Final = 0.001
+"""Seconds by which an instant may differ after it was written and read back."""
 
 
 @dataclass(slots=True)
@@ -37,21 +44,26 @@ class Memory:
     """One rollout's memory.
 
     Attributes:
-        spec: the spec of ``generation``; ``None`` when it is not valid, then ``spec_error`` says why.
+        spec: the last valid spec; ``None`` when this process has not seen one.
+        spec_error: why the spec of ``generation`` is not valid; empty when it is.
+        acted_on: the spec of the last look that was carried out; another one may name another route or Deployment.
         status: the status at ``status_version`` (resourceVersion).
         revisions: by Deployment name, the generation and selector labels hashed, and the revision.
         pods: by Deployment name.
         term: Lease term of the last decision that was carried out; 0: none yet.
-        latched: a state with a halt that could not be persisted yet; it counts instead of the persisted one.
+        latched: a state with a halt that is not known to be persisted yet; it counts instead of the persisted one.
         evidence: the rules' memory; ``None`` until taken from status.
         assessment: verdicts not yet decided on (kept until a decision on them is carried out).
         evaluating: whether the rules are to be evaluated at every interval.
+        check_error: why Prometheus cannot be asked for this rollout; empty when it can.
         contest: who interferes with the route.
+        unreadable: annotations that look like commands and are none, and have been told.
     """
 
     generation: int = -1
     spec: CanaryRolloutSpec | None = None
     spec_error: str = ""
+    acted_on: CanaryRolloutSpec | None = None
     status_version: str = ""
     status: CanaryRolloutStatus = field(default_factory=CanaryRolloutStatus)
     revisions: dict[str, tuple[object, str]] = field(default_factory=dict)
@@ -61,7 +73,9 @@ class Memory:
     evidence: Evidence | None = None
     assessment: Assessment | None = None
     evaluating: bool = False
+    check_error: str = ""
     contest: Contest = field(default_factory=Contest)
+    unreadable: frozenset[str] = frozenset()
 
     def read(self, rollout: Object) -> None:
         """Parse spec and status where they changed."""
@@ -71,8 +85,10 @@ class Memory:
             self.generation = generation
         version = rollout["metadata"].get("resourceVersion", "")
         if version != self.status_version:
-            self.status = CanaryRolloutStatus.model_validate(rollout.get("status") or {})
+            self.status = _status_of(rollout)
             self.status_version = version
+            if self.latched is not None and _persisted(self.latched, self.status.rollout):
+                self.latched = None
         if self.evidence is None:
             self.evidence = self._persisted_evidence()
 
@@ -82,7 +98,13 @@ class Memory:
         try:
             self.spec, self.spec_error = CanaryRolloutSpec.model_validate(rollout.get("spec") or {}), ""
         except ValidationError as error:
-            self.spec, self.spec_error = None, explain_validation_error(error)
+            # The last valid one stays: what serves by it is still watched, and taken back when it does harm.
+            self.spec_error = explain_validation_error(error)
+            return
+        workload = self.spec.workload
+        for known in (self.revisions, self.pods):
+            for name in known.keys() - {workload.stable.deployment, workload.canary.deployment}:
+                del known[name]
 
     def _persisted_evidence(self) -> Evidence:
         try:
@@ -93,5 +115,46 @@ class Memory:
 
     @property
     def state(self) -> RolloutState:
-        """The state to decide on: what is persisted, or a halt that could not be persisted yet."""
+        """The state to decide on: what is persisted, or a halt that is not known to be persisted yet."""
         return self.latched if self.latched is not None else self.status.rollout
+
+
+def _persisted(latched: RolloutState, state: RolloutState) -> bool:
+    """Whether the halt of ``latched`` is in the persisted state, or one that came after it."""
+    halt, found = latched.halt_of(latched.revision), state.halt_of(latched.revision)
+    return halt is None or (found is not None and found.at >= halt.at - _SAME_MOMENT)
+
+
+def _status_of(rollout: Object) -> CanaryRolloutStatus:
+    """The status, or what can be read of one that somebody has mangled.
+
+    Verdicts are kept at all costs. Where the journey itself cannot be read it begins anew, at weight 0.
+    """
+    raw = rollout.get("status") or {}
+    try:
+        return CanaryRolloutStatus.model_validate(raw)
+    except ValidationError as error:
+        metadata = rollout["metadata"]
+        log.warning(
+            "status does not read, its engine's memory alone is taken",
+            namespace=metadata.get("namespace", ""),
+            rollout=metadata["name"],
+            error=str(error),
+        )
+    memory: Any = raw.get("rollout")
+    memory = memory if isinstance(memory, dict) else {}
+    try:
+        state = RolloutState.model_validate(memory)
+    except ValidationError:
+        state = RolloutState(halts=_halts_of(memory.get("halts")))
+    return CanaryRolloutStatus(phase=state.phase, revision=state.revision, rollout=state)
+
+
+def _halts_of(raw: Any) -> tuple[Halt, ...]:
+    found = []
+    for item in raw if isinstance(raw, list) else ():
+        try:
+            found.append(Halt.model_validate(item))
+        except ValidationError:
+            continue  # told by the warning above; nothing in it can be trusted
+    return tuple(found[:MAX_HALTS])

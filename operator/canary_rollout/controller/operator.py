@@ -15,6 +15,7 @@ from canary_rollout.controller.lease import Lease
 from canary_rollout.controller.owners import Owners, urgent
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.controller.reconcile import Reconciler, Shell, Telemetry
+from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
 from canary_rollout.kube.recording import RecordingApi
@@ -68,7 +69,7 @@ class Operator:
         self.owners = Owners()
         # First of the listeners: an urgent change goes before everything that is merely woken by it.
         self.cache.listen(self._urgent)
-        api = RecordingApi(parts.api, self.cache)
+        api = RecordingApi(parts.api, self.cache, noticed=self._noticed)
         gatherer = Gatherer(
             api=api,
             cache=self.cache,
@@ -135,7 +136,27 @@ class Operator:
             self.queue.add((rollout["metadata"]["namespace"], rollout["metadata"]["name"]))
 
     async def _reconcile(self, key: Key) -> float | None:
-        return await self.reconciler.reconcile(key)
+        try:
+            return await self.reconciler.reconcile(key)
+        except CanaryRolloutError as error:
+            log.warning("to be repeated", namespace=key[0], rollout=key[1], error=str(error))
+            raise
+        except Exception:
+            log.exception("to be repeated", namespace=key[0], rollout=key[1])
+            raise
+
+    def _noticed(self, change: Change) -> None:
+        """An answer to ourselves brought news. Whoever it is urgent for looks again, after the look that is under way."""
+        if change.resource == CANARY_ROLLOUTS:
+            self.owners.take(change)
+            keys = frozenset({(change.namespace, change.name)})
+        elif change.resource == DEPLOYMENTS:
+            keys = self.owners.keys(change.namespace, change.name)
+        else:
+            return
+        if urgent(change):
+            for key in keys:
+                self.queue.add(key)
 
     def _urgent(self, change: Change) -> None:
         if change.resource == CANARY_ROLLOUTS:

@@ -1,5 +1,7 @@
 """Which CanaryRollout a Deployment belongs to, and which changes are urgent."""
 
+from typing import Any
+
 from canary_rollout.controller.queue import Key
 from canary_rollout.kube.cache import Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Object
@@ -43,9 +45,15 @@ class Owners:
 
 
 def _places(key: Key, rollout: Object) -> frozenset[Place]:
-    workload = rollout.get("spec", {}).get("workload", {})
-    names = (workload.get(role, {}).get("deployment") for role in ("stable", "canary"))
-    return frozenset((key[0], name) for name in names if name)
+    """Read with care: this may be a spec from before the CRD's rules, and whoever feeds the cache must not fail on it."""
+    names = (_at(rollout, "spec", "workload", role, "deployment") for role in ("stable", "canary"))
+    return frozenset((key[0], name) for name in names if name and isinstance(name, str))
+
+
+def _at(obj: Any, *path: str) -> Any:
+    for step in path:
+        obj = obj.get(step) if isinstance(obj, dict) else None
+    return obj
 
 
 def urgent(change: Change) -> bool:

@@ -23,38 +23,37 @@ def merge_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
-async def write_status(api: KubeApi, rollout: Object, status: CanaryRolloutStatus, *, fenced: bool) -> bool:
+async def write_status(api: KubeApi, rollout: Object, status: CanaryRolloutStatus, *, fenced: bool) -> Object:
     """Write the status where it differs.
 
     Args:
         api: the cluster.
-        rollout: the object the difference is taken from.
+        rollout: the object that was decided on; the difference is taken from it.
         status: what it should say.
         fenced: refuse (ConflictError) when the object moved since; a latch is not fenced, it always counts.
 
     Returns:
-        whether something was written.
+        the object as it is now.
     """
     difference = merge_diff(rollout.get("status") or {}, status.to_dict())
     if not difference:
-        return False
+        return rollout
     metadata = rollout["metadata"]
     body: Object = {"status": difference}
     if fenced:
         body["metadata"] = {"resourceVersion": metadata["resourceVersion"]}
-    await api.merge_patch(CANARY_ROLLOUTS, metadata["namespace"], metadata["name"], body, subresource="status")
-    return True
+    return await api.merge_patch(CANARY_ROLLOUTS, metadata["namespace"], metadata["name"], body, subresource="status")
 
 
-async def set_finalizer(api: KubeApi, rollout: Object, *, wanted: bool) -> None:
-    """Have our finalizer on the object, or not; others' are left alone."""
+async def set_finalizer(api: KubeApi, rollout: Object, *, wanted: bool) -> Object:
+    """Have our finalizer on the object, or not; others' are left alone. Returns the object as it is now."""
     metadata = rollout["metadata"]
     present = list(metadata.get("finalizers") or ())
     if (FINALIZER in present) == wanted:
-        return
+        return rollout
     finalizers = [*present, FINALIZER] if wanted else [item for item in present if item != FINALIZER]
     body: Object = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-    await api.merge_patch(CANARY_ROLLOUTS, metadata["namespace"], metadata["name"], body)
+    return await api.merge_patch(CANARY_ROLLOUTS, metadata["namespace"], metadata["name"], body)
 
 
 def key_of(rollout: Object) -> Key:

@@ -1,15 +1,15 @@
 """reconcile(key): gather, decide, execute, persist. The only place where the four meet."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.controller.execute import Executor, RouteRejectedError
-from canary_rollout.controller.farewell import farewell
+from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
@@ -20,12 +20,22 @@ from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, report, worth_writing
 from canary_rollout.kube.cache import Cache
-from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi, Object
+from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    DEPLOYMENTS,
+    SERVICES,
+    Clock,
+    ForbiddenError,
+    InvalidError,
+    KubeApi,
+    Object,
+)
 from canary_rollout.model.conditions import Condition, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus, ConditionStatus, RolloutState
-from canary_rollout.traffic.port import Router, RouterContext, Watched
+from canary_rollout.traffic.port import Router, RouterContext, RouterError, Watched
 from canary_rollout.workloads.deployments import WorkloadError, Workloads
+from canary_rollout.workloads.view import holds_pause
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +43,10 @@ _UNPRIMED = 0.2
 """Seconds until a rollout whose objects are not listed yet is looked at again."""
 _REFUSED = 10.0
 """Seconds until something that was refused is tried again."""
+_ANSWER_WITHIN: Final = 3.0
+"""Seconds to wait for the answer to a latch or a lowering before it is sent again."""
+_REFUSALS: Final = (RouteRejectedError, WorkloadError, InvalidError, ForbiddenError)
+"""Answers that a repeat does not change: a person is told."""
 
 
 class Needs(Protocol):
@@ -118,24 +132,35 @@ class Reconciler:
             return None
         memory = self.memories.setdefault(key, Memory())
         memory.read(rollout)
-        if memory.spec is None:
-            return await self._say_invalid(rollout, memory)
-        router = shell.router_for(self._context(rollout, memory.spec))
-        watched = (*router.watched(), *_deployments(key, memory.spec))
+        deleting = bool(rollout["metadata"].get("deletionTimestamp"))
+        spec = memory.spec or (spec_of(rollout) if deleting else None)
+        if spec is None:
+            why = f"spec is not valid: {memory.spec_error}"
+            return await self._cannot(rollout, memory, Reason.INVALID_SPEC, why, deleting=deleting)
+        try:
+            return await self._look(rollout, memory, spec, deleting=deleting)
+        except (RouterError, RouteRejectedError) as error:
+            return await self._cannot(rollout, memory, Reason.ROUTE_REJECTED, str(error), deleting=deleting)
+
+    async def _look(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, *, deleting: bool) -> float | None:
+        shell, key = self._shell, key_of(rollout)
+        router = shell.router_for(self._context(rollout, spec))
+        watched = (*router.watched(), *_deployments(key, spec))
         shell.needs.need(key, watched)
         if shell.needs.missing(watched):
             return _UNPRIMED
-        seen = await shell.gatherer.observe(key, memory, memory.spec, router)
-        executor = Executor(router, Workloads(shell.api, key[0], memory.spec))
-        if rollout["metadata"].get("deletionTimestamp"):
-            return await farewell(shell.api, rollout, memory, seen, executor, now=shell.clock.now())
-        return await self._decide(rollout, memory, memory.spec, seen, executor)
+        await self._leave_old_place(rollout, memory, spec, router)
+        seen = await shell.gatherer.observe(key, memory, spec, router)
+        executor = Executor(router, Workloads(shell.api, key[0], spec))
+        if deleting:
+            goodbye = await farewell(shell.api, rollout, memory, seen, executor, now=shell.clock.now())
+            return self._said(rollout, goodbye)
+        return await self._decide(rollout, memory, spec, seen, executor)
 
     async def _decide(
         self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, seen: Observation, executor: Executor
     ) -> float | None:
         shell, now = self._shell, self._shell.clock.now()
-        key = key_of(rollout)
         decision = decide(spec, memory.state, seen, now)
         if decision.restart_evidence and memory.evidence is not None:
             begins = decision.state.began_at != memory.state.began_at
@@ -150,36 +175,62 @@ class Reconciler:
         )
         status = report(memory.status, decision, facts)
         try:
-            await self._carry_out(rollout, memory, decision, status, executor)
-        except (RouteRejectedError, WorkloadError) as error:
+            if decision.latch:
+                await self._stop(rollout, memory, decision, status, executor)
+            for action in decision.actions:
+                if not (decision.latch and isinstance(action, Lower)):
+                    log.info("acting", namespace=executor.workloads.namespace, **_words(rollout, action))
+                    await executor.carry_out(action)
+        except _REFUSALS as error:
             return await self._say_refused(rollout, memory, decision, facts, error)
-        current = shell.cache.get(CANARY_ROLLOUTS, *key) or rollout
-        await set_finalizer(shell.api, current, wanted=_needs_finalizer(decision.state, seen))
-        current = shell.cache.get(CANARY_ROLLOUTS, *key) or current
-        if not decision.latch and worth_writing(memory.status, status, now):
-            await write_status(shell.api, current, status, fenced=True)
+        if not decision.latch:
+            await self._persist(rollout, memory, decision, status, seen)
         self._carried_out(rollout, memory, seen, decision, status)
         return None if decision.wake_at is None else max(0.0, decision.wake_at - shell.clock.now())
 
-    async def _carry_out(
+    async def _stop(
         self, rollout: Object, memory: Memory, decision: Decision, status: CanaryRolloutStatus, executor: Executor
     ) -> None:
-        """Actions in order; a new halt sends its latch and the lowering together, neither waiting for the other."""
-        rest: tuple[Action, ...] = decision.actions
-        if decision.latch:
-            memory.latched = decision.state
-            lowering = [executor.carry_out(action) for action in rest if isinstance(action, Lower)]
-            latch = write_status(self._shell.api, rollout, status, fenced=False)
-            results = await asyncio.gather(latch, *lowering, return_exceptions=True)
-            if isinstance(results[0], bool):
-                memory.latched = None
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-            rest = tuple(action for action in rest if not isinstance(action, Lower))
-        for action in rest:
-            log.info("acting", rollout=rollout["metadata"]["name"], action=type(action).__name__)
-            await executor.carry_out(action)
+        """A new halt: its latch and the lowering are sent together, neither waiting for the other.
+
+        From here on the halt counts, whatever becomes of the two (also when this is cancelled by something more urgent):
+        ``memory.latched`` is let go only when the status is seen to hold it. What is lost is sent again by the next look.
+        """
+        memory.latched = decision.state
+        self._tell(rollout, status, decision)
+        sent = [
+            _in_time(write_status(self._shell.api, rollout, status, fenced=False)),
+            *(_in_time(executor.carry_out(action)) for action in decision.actions if isinstance(action, Lower)),
+        ]
+        for result in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _persist(
+        self, rollout: Object, memory: Memory, decision: Decision, status: CanaryRolloutStatus, seen: Observation
+    ) -> None:
+        """One status write, fenced by the very object that was decided on: a latch or a command that came since counts."""
+        api = self._shell.api
+        current = await set_finalizer(api, rollout, wanted=_needs_finalizer(decision.state, seen))
+        if memory.latched is not None or worth_writing(memory.status, status, self._shell.clock.now()):
+            await write_status(api, current, status, fenced=True)
+
+    async def _leave_old_place(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, router: Router) -> None:
+        """The spec names another route or another canary than at the last look: nothing of us stays behind at the old one."""
+        old = memory.acted_on
+        if old is None or old is spec:
+            return
+        api, namespace = self._shell.api, rollout["metadata"]["namespace"]
+        before = self._shell.router_for(self._context(rollout, old))
+        if _places(before) != _places(router):
+            await Executor(before, Workloads(api, namespace, old)).carry_out(Lower(stable_only(memory.state, "")))
+            await before.release()
+        canary = old.workload.canary.deployment
+        if canary != spec.workload.canary.deployment:
+            deployment = self._shell.cache.get(DEPLOYMENTS, namespace, canary)
+            if deployment is not None and holds_pause(deployment):
+                await Workloads(api, namespace, old).release_pause()
+        memory.acted_on = spec
 
     def _carried_out(
         self, rollout: Object, memory: Memory, seen: Observation, decision: Decision, status: CanaryRolloutStatus
@@ -187,13 +238,23 @@ class Reconciler:
         """Only now is this look over: what it rested on is used up."""
         shell, key = self._shell, key_of(rollout)
         memory.term = shell.term()
+        memory.acted_on = memory.spec
         if memory.assessment is seen.assessment:
             memory.assessment = None
         memory.evaluating = decision.evaluating
         shell.evaluations.follow(key, memory)
+        if not decision.latch:
+            self._tell(rollout, status, decision)
+
+    def _tell(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
         for note in decision.notes:
-            shell.telemetry.note(rollout, note)
-        shell.telemetry.decided(rollout, status, decision)
+            self._shell.telemetry.note(rollout, note)
+        self._shell.telemetry.decided(rollout, status, decision)
+
+    def _said(self, rollout: Object, goodbye: Goodbye) -> float | None:
+        for note in goodbye.notes:
+            self._shell.telemetry.note(rollout, note)
+        return goodbye.again
 
     def _context(self, rollout: Object, spec: CanaryRolloutSpec) -> RouterContext:
         shell, metadata = self._shell, rollout["metadata"]
@@ -210,39 +271,50 @@ class Reconciler:
     async def _say_refused(
         self, rollout: Object, memory: Memory, decision: Decision, facts: Facts, error: Exception
     ) -> float:
-        """The router or a Deployment said no: tell it, keep the old memory, try again later."""
-        reason = Reason.ROUTE_REJECTED if isinstance(error, RouteRejectedError) else Reason.WORKLOAD_NOT_READY
+        """Something said no: tell it, keep the old memory, try again later."""
+        if decision.latch:
+            return 0.0  # the latch is on its way; the next look, on top of it, lowers again and tells what refuses
+        reason = Reason.WORKLOAD_NOT_READY if isinstance(error, WorkloadError) else Reason.ROUTE_REJECTED
         told = replace(
             decision, state=memory.state, reason=reason, message=str(error), stalled=True, ended=None, command=None
         )
         status = report(memory.status, told, facts)
-        if worth_writing(memory.status, status, facts.now):
+        if memory.latched is not None or worth_writing(memory.status, status, facts.now):
             await write_status(self._shell.api, rollout, status, fenced=True)
             self._shell.telemetry.note(rollout, Note(reason, str(error), warning=True))
         return _REFUSED
 
-    async def _say_invalid(self, rollout: Object, memory: Memory) -> float | None:
-        """The spec does not validate (stored before the CRD's rules): the weight stays, and a person is told."""
-        now, old = self._shell.clock.now(), memory.status
-        message = f"spec is not valid: {memory.spec_error}"
+    async def _cannot(
+        self, rollout: Object, memory: Memory, reason: Reason, why: str, *, deleting: bool
+    ) -> float | None:
+        """There is nothing to decide with."""
+        shell = self._shell
+        if deleting:
+            return self._said(rollout, await let_go(shell.api, rollout, why, now=shell.clock.now()))
+        await self._say_stalled(rollout, memory, reason, why)
+        return _REFUSED if reason is Reason.ROUTE_REJECTED else None
+
+    async def _say_stalled(self, rollout: Object, memory: Memory, reason: Reason, message: str) -> None:
+        """Nothing can be decided: the weight and the memory stay as they are, and a person is told."""
+        now, old = round(self._shell.clock.now(), 3), memory.status
+        if old.message == message and old.observed_generation == memory.generation:
+            return
         conditions = tuple(
             ConditionStatus(
                 type=kind,
                 status="False" if kind is Condition.READY else "True",
-                reason=Reason.INVALID_SPEC,
+                reason=reason,
                 message=message,
                 last_transition_time=now,
                 observed_generation=memory.generation,
             )
             for kind in (Condition.READY, Condition.STALLED)
         )
-        if old.message != message or old.observed_generation != memory.generation:
-            status = old.model_copy(
-                update={"message": message, "conditions": conditions, "observed_generation": memory.generation}
-            )
-            await write_status(self._shell.api, rollout, status, fenced=True)
-            self._shell.telemetry.note(rollout, Note(Reason.INVALID_SPEC, message, warning=True))
-        return None
+        status = old.model_copy(
+            update={"message": message, "conditions": conditions, "observed_generation": memory.generation}
+        )
+        await write_status(self._shell.api, rollout, status, fenced=True)
+        self._shell.telemetry.note(rollout, Note(reason, message, warning=True))
 
     def _forget(self, key: Key) -> None:
         if (memory := self.memories.pop(key, None)) is not None:
@@ -254,9 +326,9 @@ class Reconciler:
 
 def _afresh(evidence: Evidence, spec: CanaryRolloutSpec, *, new_revision: bool, now: float) -> Evidence:
     """Evidence for a new beginning. Series by pod begin with their revision; others still hold the one before."""
-    if new_revision and spec.metrics.source == "app" and spec.metrics.arms.by == "pod":
-        return replace(evidence, breaches={}, fresh_after=None)
-    return evidence.restarted(now)
+    if not new_revision:
+        return evidence.restarted(now)
+    return evidence.of_new_revision(now, apart=spec.metrics.source == "app" and spec.metrics.arms.by == "pod")
 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
@@ -267,3 +339,18 @@ def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:
     """While anything is held that only we can give back: traffic on the canary, its Deployment's pause."""
     return state.phase not in RESTING or state.wanted > 0 or (seen.canary.paused and seen.canary.paused_by_us)
+
+
+def _places(router: Router) -> frozenset[Watched]:
+    """The objects that a router may write."""
+    return frozenset(item for item in router.watched() if item.name is not None and item.resource != SERVICES)
+
+
+def _words(rollout: Object, action: Action) -> dict[str, str]:
+    return {"rollout": rollout["metadata"]["name"], "action": type(action).__name__}
+
+
+async def _in_time(sending: Awaitable[object]) -> None:
+    """Send something that must not be held up by a connection that is dead: what got no answer soon is sent again."""
+    async with asyncio.timeout(_ANSWER_WITHIN):
+        await sending

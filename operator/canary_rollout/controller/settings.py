@@ -5,8 +5,12 @@ import socket
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from canary_rollout.controller.logs import Format
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_FORMATS: Final = ("auto", "json", "console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,14 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         "--watch-namespaces", default=get("WATCH_NAMESPACES", ""), help="comma-separated; default: the whole cluster"
     )
     parser.add_argument("--host", default=get("BIND_ADDRESS", "0.0.0.0"), help="address of health and metrics")
-    parser.add_argument("--port", type=int, default=int(get("PORT", "8080")), help="port of health and metrics")
-    parser.add_argument("--log-level", default=get("LOG_LEVEL", "info"), choices=["debug", "info", "warning", "error"])
-    parser.add_argument("--log-format", default=get("LOG_FORMAT", "auto"), choices=["auto", "json", "console"])
+    parser.add_argument("--port", type=int, default=get("PORT", "8080"), help="port of health and metrics")
+    parser.add_argument("--log-level", default=get("LOG_LEVEL", "info"), choices=_LEVELS)
+    parser.add_argument("--log-format", default=get("LOG_FORMAT", "auto"), choices=_FORMATS)
     given = parser.parse_args(arguments)
+    for name, choices in (("log_level", _LEVELS), ("log_format", _FORMATS)):
+        if getattr(given, name) not in choices:  # argparse does not look at what came from the environment
+            flag = name.replace("_", "-")
+            parser.error(f"{name.upper()} (--{flag}) is {getattr(given, name)!r}: choose one of {', '.join(choices)}")
     return Settings(
         kubeconfig=given.kubeconfig,
         namespace=given.namespace,

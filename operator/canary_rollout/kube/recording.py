@@ -1,20 +1,36 @@
-"""A KubeApi that puts the answer of every write into the cache at once, so that the next look already sees it."""
+"""A KubeApi that puts the answer of every write into the cache at once, so that the next look already sees it.
+
+An answer may also hold what somebody else wrote a moment before. The watch will not tell it again (it is no news any
+more), so whoever listens is told from here.
+"""
 
 from collections.abc import AsyncIterator
 
-from canary_rollout.kube.cache import Cache
+from canary_rollout.kube.cache import Cache, Change, Listener
 from canary_rollout.kube.port import FIELD_MANAGER, KubeApi, NotFoundError, Object, Resource
 
 
 class RecordingApi:
     """:class:`kube.port.KubeApi` around another one. Reads by name are recorded too: they are fresher than the cache."""
 
-    def __init__(self, api: KubeApi, cache: Cache) -> None:
+    def __init__(self, api: KubeApi, cache: Cache, *, noticed: Listener | None = None) -> None:
+        """Create it.
+
+        Args:
+            api: does the calls.
+            cache: takes the answers in.
+            noticed: told of every answer that was news; unlike the cache's listeners it is told of our own writes.
+        """
         self._api = api
         self._cache = cache
+        self._noticed = noticed
 
     def _record(self, resource: Resource, answer: Object) -> Object:
-        self._cache.record(resource, answer)
+        metadata = answer["metadata"]
+        namespace, name = metadata.get("namespace") or "", metadata["name"]
+        before = self._cache.get(resource, namespace, name)
+        if self._cache.record(resource, answer) and self._noticed is not None:
+            self._noticed(Change(resource, namespace, name, before=before, after=answer))
         return answer
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:

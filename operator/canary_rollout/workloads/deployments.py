@@ -7,7 +7,7 @@ from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import DEPLOYMENTS, FIELD_MANAGER, REPLICA_SETS, InvalidError, KubeApi, Object
 from canary_rollout.model.revision import copy_template, revision_of
 from canary_rollout.model.spec import CanaryRolloutSpec
-from canary_rollout.workloads.view import PAUSE_MANAGER, deployment_revision, selector_labels
+from canary_rollout.workloads.view import PAUSE_MANAGER, deployment_revision, pod_selector, selector_labels
 
 SCALE_MANAGER: Final = f"{FIELD_MANAGER}-scale"
 PROMOTE_MANAGER: Final = f"{FIELD_MANAGER}-promote"
@@ -74,9 +74,7 @@ class Workloads:
         if deployment_revision(deployment, labels, paths) == revision:
             template: Object = deployment["spec"]["template"]
             return template
-        own = deployment["spec"]["selector"].get("matchLabels") or {}
-        query = ",".join(f"{key}={value}" for key, value in sorted(own.items()))
-        found, _ = await self.api.list_all(REPLICA_SETS, self.namespace, labels=query)
+        found, _ = await self.api.list_all(REPLICA_SETS, self.namespace, labels=pod_selector(deployment))
         for replica_set in found:
             template = _without_hash(replica_set["spec"]["template"])
             if revision_of(template, labels, paths) == revision:
@@ -113,7 +111,11 @@ class Workloads:
         body: Object = {"apiVersion": DEPLOYMENTS.api_version, "kind": DEPLOYMENTS.kind, "metadata": {"name": name}}
         if fields:
             body["spec"] = fields
-        return await self.api.apply(DEPLOYMENTS, self.namespace, name, body, manager=manager)
+        try:
+            return await self.api.apply(DEPLOYMENTS, self.namespace, name, body, manager=manager)
+        except InvalidError as error:
+            # Also what an apply to a Deployment that was deleted a moment ago comes to: two fields make no new one.
+            raise WorkloadError(f"Deployment {name} refused {', '.join(fields) or 'a release'}: {error}") from error
 
 
 def _without_hash(template: Object) -> Object:

@@ -25,10 +25,39 @@ _STUCK: Final = frozenset(
 
 def selector_labels(*deployments: Object | None) -> frozenset[str]:
     """Names of the labels by which any of these Deployments selects its pods; they tell versions apart for good."""
-    found = (
-        (deployment or {}).get("spec", {}).get("selector", {}).get("matchLabels") or {} for deployment in deployments
-    )
-    return frozenset(name for labels in found for name in labels)
+    selectors = [(deployment or {}).get("spec", {}).get("selector", {}) for deployment in deployments]
+    by_value = (name for selector in selectors for name in selector.get("matchLabels") or {})
+    by_term = (term["key"] for selector in selectors for term in selector.get("matchExpressions") or ())
+    return frozenset((*by_value, *by_term))
+
+
+def pod_selector(deployment: Object) -> str:
+    """The Deployment's selector as a label query of the API."""
+    selector = deployment.get("spec", {}).get("selector", {})
+    terms = [f"{name}={value}" for name, value in sorted((selector.get("matchLabels") or {}).items())]
+    for term in selector.get("matchExpressions") or ():
+        name, values = term["key"], ",".join(term.get("values") or ())
+        terms.append(
+            {
+                "In": f"{name} in ({values})",
+                "NotIn": f"{name} notin ({values})",
+                "Exists": name,
+                "DoesNotExist": f"!{name}",
+            }[term["operator"]]
+        )
+    return ",".join(terms)
+
+
+def own_pods(deployment: Object, pods: Iterable[Object]) -> tuple[Object, ...]:
+    """Those of ``pods`` that belong to the Deployment: stable's selector may well find the canary's pods too."""
+    name = deployment["metadata"]["name"]
+    return tuple(pod for pod in pods if any(owner.rpartition("-")[0] == name for owner in replica_sets_of(pod)))
+
+
+def replica_sets_of(pod: Object) -> list[str]:
+    """Names of the ReplicaSets that own a pod; a Deployment names them after itself and a hash without a dash."""
+    owners = pod["metadata"].get("ownerReferences", ())
+    return [owner["name"] for owner in owners if owner.get("kind") == "ReplicaSet"]
 
 
 def deployment_revision(deployment: Object, labels: frozenset[str], identity_paths: tuple[str, ...]) -> str:
@@ -61,12 +90,13 @@ def version_view(
         observed=observed,
         settled=observed and replicas > 0 and counts == {replicas},
         paused=bool(spec.get("paused", False)),
-        paused_by_us=_holds_pause(deployment),
+        paused_by_us=holds_pause(deployment),
         crash=next((found for pod in pods if (found := crash_of(pod, serving_since))), ""),
     )
 
 
-def _holds_pause(deployment: Object) -> bool:
+def holds_pause(deployment: Object) -> bool:
+    """Whether ``spec.paused`` is ours."""
     return any(
         entry.get("manager") == PAUSE_MANAGER and "f:paused" in (entry.get("fieldsV1", {}).get("f:spec") or {})
         for entry in deployment["metadata"].get("managedFields", ())

@@ -112,7 +112,8 @@ class Process:
         instruments = self._instruments
 
         def refresh() -> None:
-            instruments["canary_rollout_lease_held"].set(1 if lease.held else 0)
+            instruments["canary_rollout_lease_held"].set(1 if lease.valid() else 0)
+            instruments["canary_rollout_lease_term"].set(lease.term)
             instruments["canary_rollout_clock_skew_seconds"].set(guard.skew())
             instruments["canary_rollout_loop_lag_seconds"].set(lag.worst())
             instruments["canary_rollout_sweep_age_seconds"].set(min(operator.informers.sweep_age(), 1e9))

@@ -61,7 +61,12 @@ OPERATOR_ROWS: Final = (
         "Time between when a look was due and when it began, seconds.",
         (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0),
     ),
-    Row("canary_rollout_queue_depth", "gauge", ("queue",), "Looks that wait for a worker."),
+    Row(
+        "canary_rollout_queue_depth",
+        "gauge",
+        ("queue",),
+        "Looks (reconcile) and evaluations (evaluate) that wait for a worker.",
+    ),
     Row("canary_rollout_retries_total", "counter", ("what",), "Repeated attempts, by what is repeated."),
     Row(
         "canary_rollout_api_requests_total",
@@ -90,7 +95,7 @@ OPERATOR_ROWS: Final = (
         _QUICK,
     ),
     Row("canary_rollout_lease_held", "gauge", (), "1 while this replica holds the Lease and surely is the only one."),
-    Row("canary_rollout_lease_terms_total", "counter", (), "Times this process acquired the Lease."),
+    Row("canary_rollout_lease_term", "gauge", (), "Times this process acquired the Lease."),
     Row(
         "canary_rollout_clock_skew_seconds", "gauge", (), "How far this clock is surely off the API server's, seconds."
     ),

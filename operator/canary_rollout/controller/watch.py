@@ -10,7 +10,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import kopf
@@ -71,7 +71,7 @@ class _Life:
     thread: threading.Thread | None = None
     loop: asyncio.AbstractEventLoop | None = None
     operator: asyncio.Task[None] | None = None
-    stopping: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 class KopfWatch:
@@ -170,7 +170,7 @@ class KopfWatch:
     async def _operate(self, life: _Life, main: asyncio.AbstractEventLoop) -> None:
         life.loop = asyncio.get_running_loop()
         life.loop.set_exception_handler(_left_behind)
-        if life.stopping:
+        if life.stopping.is_set():
             return
         started = asyncio.Event()
         # Stopped by cancelling it: its stop flag leaves a task behind, for which kopf then waits five seconds.
@@ -183,7 +183,7 @@ class KopfWatch:
                 ready_flag=started,
             )
         )
-        if life.stopping:  # asked for between the first look and the task that it would have cancelled
+        if life.stopping.is_set():  # asked for between the first look and the task that it would have cancelled
             life.operator.cancel()
         ready = asyncio.create_task(started.wait())
         await asyncio.wait((life.operator, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -219,7 +219,7 @@ class KopfWatch:
         life, self._life = self._life, None
         if life is None or life.ended.done():
             return
-        life.stopping = True
+        life.stopping.set()
         if life.loop is not None and life.operator is not None and not life.loop.is_closed():
             life.loop.call_soon_threadsafe(life.operator.cancel)
         try:

@@ -78,7 +78,11 @@ class Checks:
         stage = stage_of(spec, state) if state.stage else None
         stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
         try:
-            request = MetricRequest.of(*key, spec, stage, _replica_sets(stable), _replica_sets(canary))
+            # Stable's series of all its revisions count: it may be brought up to date while it is compared with.
+            revisions = ("", state.revision)
+            request = MetricRequest.of(
+                *key, spec, stage, _replica_sets(stable), _replica_sets(canary), revisions=revisions
+            )
         except UnsafeValueError as error:
             memory.check_error = f"Prometheus is not asked: {error}"
             self._evaluated(key)

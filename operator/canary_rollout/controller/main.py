@@ -1,6 +1,7 @@
 """Entry point of the operator process."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the operator until SIGTERM. Exits 0 then, 3 when the Lease was lost, 1 when it cannot run."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(level=settings.log_level, fmt=settings.log_format)
+    # What is cached lives long and holds no cycles: looking for some in it at every turn took most of the time that
+    # evaluations were late (bench/sampler.py at 5,000 rollouts: p99 1.1 s with Python's own thresholds, 0.4 s with these).
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     try:
         asyncio.run(Process(settings).run())
     except CanaryRolloutError as error:

@@ -328,7 +328,7 @@ def _afresh(evidence: Evidence, spec: CanaryRolloutSpec, *, new_revision: bool, 
     """Evidence for a new beginning. Series by pod begin with their revision; others still hold the one before."""
     if not new_revision:
         return evidence.restarted(now)
-    return evidence.of_new_revision(now, apart=spec.metrics.source == "app" and spec.metrics.arms.by == "pod")
+    return evidence.of_new_revision(now, apart=spec.metrics.source == "agent" or spec.metrics.arms.by == "pod")
 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -242,3 +243,27 @@ async def test_the_process_refuses_an_environment_it_cannot_read(tmp_path: Path,
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert next(iter(environment)) in errors.decode()
+
+
+async def test_its_image_has_every_file_it_needs(tmp_path: Path):
+    checkout = Path(__file__).parents[2]
+    for line in (checkout / "docker" / "demo-app.Dockerfile").read_text().splitlines():
+        if not line.startswith("COPY "):
+            continue
+        *sources, target = line.split()[1:]
+        into = tmp_path / target.lstrip("/")
+        for source in map(checkout.joinpath, sources):
+            if source.is_dir():
+                shutil.copytree(source, into)
+            else:
+                into.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, into)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-S", "-m", "canary_rollout.local.app"),  # without this environment's packages
+        env={"PYTHONPATH": str(tmp_path / "app"), "PORT": "0", "VERSION": "v9"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert (await asyncio.wait_for(process.stdout.readline(), 20)).startswith(b"demo-app v9")
+    process.kill()
+    await process.communicate()

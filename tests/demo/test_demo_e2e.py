@@ -60,10 +60,11 @@ def assert_nothing_is_left(directory: Path) -> None:
     assert processes_of(directory) == []
 
 
-async def test_the_good_release_reaches_everybody_and_the_broken_one_is_taken_back(tmp_path: Path):
+@pytest.mark.parametrize("mode", ["auto", "reload"])
+async def test_the_good_release_reaches_everybody_and_the_broken_one_is_taken_back(tmp_path: Path, mode: str):
     numbers = tmp_path / "numbers.json"
     began = time.monotonic()
-    process = await start_demo("--json", str(numbers))
+    process = await start_demo("--mode", mode, "--json", str(numbers))
     output = await output_of(process, 170)
     took = time.monotonic() - began
     assert process.returncode == 0, output

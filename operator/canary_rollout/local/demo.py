@@ -77,10 +77,9 @@ def cast_of(arguments: argparse.Namespace, screen: Screen) -> AbstractAsyncConte
     return local_cast(choices, load, screen.progress)
 
 
-async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
-    """The whole demo."""
+async def play(arguments: argparse.Namespace, screen: Screen, result: Result) -> None:
+    """The whole demo; ``result`` is filled on the way, so that what is known outlives a Ctrl-C."""
     began = time.monotonic()
-    result = Result()
     async with cast_of(arguments, screen) as cast:
         result.setup_seconds = time.monotonic() - began
         screen.say(
@@ -94,12 +93,12 @@ async def play(arguments: argparse.Namespace, screen: Screen) -> Result:
         result.trouble += await restarts(cast)
         result.total_seconds = time.monotonic() - began
         screen.print(summary(result))
+        write_numbers(result, arguments.json)
         if arguments.keep:
             title.append("running until Ctrl-C")
             screen.say("everything keeps running until Ctrl-C")
             async with showing(cast, screen, title):
                 await asyncio.Event().wait()
-    return result
 
 
 async def tell(cast: Cast, screen: Screen, title: list[str], result: Result, *, broken: bool) -> None:
@@ -131,7 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = Result()
 
     async def run() -> None:
-        nonlocal result
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # asyncio.run made it
         told = [False]
@@ -146,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, end)
         try:
-            result = await play(arguments, screen)
+            await play(arguments, screen, result)
         except* CanaryRolloutError as group:
             result.trouble += [f"{error}" for error in leaves(group)]
 
@@ -155,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             asyncio.run(run())
         except (KeyboardInterrupt, asyncio.CancelledError):
             screen.say("stopped: nothing is left running, nothing is left behind")
-            return INTERRUPTED
+            if result.counts is None:  # before the end of the story
+                return INTERRUPTED
     return finish(result, arguments.json, console)
 
 
@@ -167,10 +166,15 @@ def leaves(group: BaseExceptionGroup[CanaryRolloutError]) -> list[BaseException]
     return found
 
 
-def finish(result: Result, file: Path | None, console: Console) -> int:
-    """Write the numbers, say what was wrong, and return the exit code."""
+def write_numbers(result: Result, file: Path | None) -> None:
+    """Write everything that was found out as JSON."""
     if file is not None:
         file.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+
+
+def finish(result: Result, file: Path | None, console: Console) -> int:
+    """Write the numbers, say what was wrong, and return the exit code."""
+    write_numbers(result, file)
     for problem in result.problems():
         console.print(f"✗ {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return 1 if result.problems() else 0

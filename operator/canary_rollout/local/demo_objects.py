@@ -17,7 +17,6 @@ ROLLOUT = "checkout"
 CANARY = "checkout-canary"
 APP_IMAGE = "canary-rollout/demo-app"
 _CHECKOUT = Path(__file__).parents[3]
-_INSTALLED = Path(__file__).parents[1] / "share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,14 @@ class Choices:
 
 
 def share(name: str) -> Path:
-    """A directory of the project (``examples``, ``manifests``): in the checkout, else as installed with the package.
+    """A directory of the checkout (``examples``, ``manifests``); they are no part of the wheel.
 
     Raises:
-        LocalClusterError: it is in neither.
+        LocalClusterError: this is an installed package and no checkout.
     """
-    for base in (_CHECKOUT, _INSTALLED):
-        if (base / name).is_dir():
-            return base / name
-    raise LocalClusterError(f"there is no {name}/ beside the package: run the demo from a checkout of the project")
+    if not (_CHECKOUT / name).is_dir():
+        raise LocalClusterError(f"there is no {name}/ beside the package: run the demo from a checkout of the project")
+    return _CHECKOUT / name
 
 
 def load_documents(path: Path) -> list[Manifest]:

@@ -119,6 +119,18 @@ class PlainScreen:
         self._console.print(what)
 
 
+class _ProgressLine:
+    """A report whose elapsed time goes on between two reports (a linker says nothing for half a minute)."""
+
+    def __init__(self, report: Progress, steps: _Steps) -> None:
+        self._report = report
+        self._steps = steps
+
+    def __rich__(self) -> Text:
+        text = progress_line(self._report, self._steps.elapsed(self._report.step))
+        return Text(f"… {text}", overflow="ellipsis", no_wrap=True)
+
+
 class LiveScreen:
     """One picture that changes in place, lines above it that stay."""
 
@@ -138,8 +150,7 @@ class LiveScreen:
 
     def progress(self, report: Progress) -> None:
         """The present step in one line."""
-        text = progress_line(report, self._steps.elapsed(report.step))
-        self._live.update(Text(f"… {text}", overflow="ellipsis", no_wrap=True))
+        self._live.update(_ProgressLine(report, self._steps))
 
     def say(self, text: str) -> None:
         """A line above the picture."""

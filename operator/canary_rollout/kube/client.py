@@ -215,8 +215,9 @@ class Client:
         manager: str = FIELD_MANAGER,
         force: bool = True,
     ) -> Object:
-        """Server-side apply; ``apiVersion`` and ``kind`` are filled in."""
-        full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        """Server-side apply; ``apiVersion``, ``kind`` and ``metadata.name`` are filled in."""
+        metadata = {**body.get("metadata", {}), "name": name}
+        full = {"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata}
         query = {"fieldManager": manager, "force": "true" if force else "false"}
         kind = "application/apply-patch+yaml"
         return await self._call("patch", "PATCH", resource, namespace, name, query=query, body=full, content=kind)

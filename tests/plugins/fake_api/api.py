@@ -290,7 +290,8 @@ class FakeClient:
         )
 
     async def apply(self, resource, namespace, name, body, *, manager=FIELD_MANAGER, force=True):
-        body = copy({"apiVersion": resource.api_version, "kind": resource.kind, **body})
+        metadata = {**body.get("metadata", {}), "name": name}
+        body = copy({"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata})
 
         def act(store):
             return store.apply(resource, namespace, name, body, manager=manager, force=force)

@@ -180,11 +180,12 @@ class Deployments:
 
     def _set_status(self, pod: Object, status: Object) -> None:
         metadata = pod["metadata"]
+        before = self.api.store.peek(PODS, metadata["namespace"], metadata["name"])
         self.api.store.merge_patch(
             PODS,
             metadata["namespace"],
             metadata["name"],
-            {"status": status},
+            {"status": _dated(status, (before or {}).get("status") or {}, self.api.store.now())},
             subresource="status",
             manager="kubelet",
         )
@@ -214,6 +215,20 @@ def _status(pod: Object, *, ready: bool, container: Object) -> Object:
         "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
         "containerStatuses": [{"name": name, "ready": ready, "restartCount": 0, **container} for name in names],
     }
+
+
+def _dated(status: Object, before: Object, at: str) -> Object:
+    """The status with the times a kubelet notes: when readiness changed, when a container ended."""
+    old = {condition["type"]: condition for condition in before.get("conditions", ())}
+    for condition in status["conditions"]:
+        known = old.get(condition["type"], {})
+        same = known.get("status") == condition["status"]
+        condition["lastTransitionTime"] = known.get("lastTransitionTime", at) if same else at
+    for container in status["containerStatuses"]:
+        for state in (container["state"], container["lastState"]):
+            if "terminated" in state:
+                state["terminated"]["finishedAt"] = at
+    return status
 
 
 def _ready_status(pod: Object) -> Object:

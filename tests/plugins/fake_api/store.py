@@ -237,7 +237,8 @@ class Store:
         body = copy(body)
         if (body.get("apiVersion"), body.get("kind")) != (resource.api_version, resource.kind):
             raise Failure(400, "BadRequest", "an applied object names its apiVersion and kind")
-        body.setdefault("metadata", {}).setdefault("name", name)
+        if body.get("metadata", {}).get("name") != name:
+            raise Failure(400, "BadRequest", f"the name of the object ({name} based on URL) was undeterminable")
         if body["metadata"].get("managedFields"):
             raise Failure(400, "BadRequest", "metadata.managedFields must be nil")
         key = (namespace or "", name)
@@ -428,7 +429,11 @@ def _kind(resource: Resource) -> str:
 
 
 def _specified(obj: Object) -> Object:
-    return {key: value for key, value in obj.items() if key not in {"metadata", "status"}}
+    """What the generation counts: the spec, and of a Deployment also its annotations (checked on a real one)."""
+    counted = {key: value for key, value in obj.items() if key not in {"metadata", "status"}}
+    if obj["kind"] == "Deployment":
+        counted["annotations"] = obj["metadata"].get("annotations") or {}
+    return counted
 
 
 def _clone(owners: ownership.Owners) -> ownership.Owners:

@@ -82,6 +82,25 @@ async def test_twenty_reloads_under_load_fail_nothing_and_keep_their_acknowledge
         assert len(load.answers) > 10_000
 
 
+async def test_raises_wait_for_each_other_but_a_lowering_overtakes_a_raise_that_waits(tmp_path):
+    async with edge(tmp_path / "w", weight=500, nginx_traffic={"mode": "reload"}) as proxy:
+        await proxy.to(1000)
+        load = Load("127.0.0.1", proxy.port, connections=8, think=0.005)
+        load.start()
+        for _ in range(3):
+            await proxy.world.route(2500)  # cannot be loaded within the second after the last reload
+            await asyncio.sleep(0.1)
+            await proxy.world.route(0)
+            lowered = time.monotonic()
+            await proxy.confirmed()
+            late = begun_after(load, lowered + 0.7)
+            assert not late, "the lowering waited"
+            await proxy.world.route(1000)
+            await proxy.confirmed()
+        await load.stop()
+        assert load.failures == []
+
+
 @pytest.mark.parametrize("mode", ["njs", "reload"])
 async def test_a_long_request_ends_on_the_version_it_began_on(tmp_path, mode):
     async with edge(tmp_path / "w", weight=10_000, nginx_traffic={"mode": mode}) as proxy:

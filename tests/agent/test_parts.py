@@ -35,8 +35,10 @@ from canary_rollout.agent.follow import Backoff
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.settings import SettingsError, find_nginx, from_environment
 from canary_rollout.agent.workspace import Workspace
-from canary_rollout.kube.port import ENDPOINT_SLICES
-from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument
+from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES
+from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument, digest
+from canary_rollout.traffic.port import RouterError
+from canary_rollout.traffic.registry import _factory
 
 ENVIRONMENT = {
     "NAMESPACE": "shop",
@@ -389,3 +391,39 @@ async def test_an_unreadable_note_about_the_lease_changes_nothing(tmp_path):
             await asyncio.sleep(0.7)
             assert Workspace(tmp_path / "w").target() == target
         assert proxy.world.view().confirmed
+
+
+# What the ConfigMap may say
+
+
+@pytest.mark.nginx
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.pop("nginx.conf"), "no nginx.conf yet"),
+        (lambda data: data.update({"weights.json": "{"}), "no JSON"),
+        (lambda data: data.update({"nginx.conf": "http {}"}), "checksums do not hold"),
+        (lambda data: data.update({"weights.json": document(namespace="other", config=digest("x")).dump(), "nginx.conf": "x"}),
+         "is for namespace other"),
+        (lambda data: data.update({"weights.json": document(config=digest("user root;")).dump(), "nginx.conf": "user root;"}),
+         "only the agent's own files may"),
+    ],
+)  # fmt: skip
+async def test_a_config_map_that_does_not_fit_is_not_applied_and_the_lease_says_why(tmp_path, change, said):
+    async with edge(tmp_path / "w", weight=2500) as proxy:
+        found = proxy.world.config_map()
+        change(found["data"])
+        client = proxy.world.api.client("somebody")
+        await client.delete(CONFIG_MAPS, "shop", "checkout-nginx")
+        await client.create(
+            CONFIG_MAPS, "shop", {"metadata": {"name": "checkout-nginx", "namespace": "shop"}, "data": found["data"]}
+        )
+        lease = lambda: proxy.world.api.store.peek(LEASES, "shop", "checkout-nginx.edge-1")["metadata"]["annotations"]  # noqa: E731
+        await eventually(lambda: said in lease()["canaryrollout.dev/error"])
+        assert lease()["canaryrollout.dev/weight"] == "2500"
+        assert proxy.agent.ready
+
+
+def test_a_router_that_nobody_installed_is_said_with_those_that_are():
+    with pytest.raises(RouterError, match=r"no router 'envoy': installed are .*nginx"):
+        _factory("envoy")

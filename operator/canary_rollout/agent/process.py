@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from canary_rollout.agent.accesslog import RequestCounter
 from canary_rollout.agent.agent import Agent
@@ -102,8 +102,21 @@ async def _see_nginx_out(nginx: Nginx) -> None:
                 await asyncio.sleep(0.2)
 
 
+def _configure_logs() -> None:
+    """One JSON object per line, plain text on a terminal. Nothing that is logged holds a secret or a tenant."""
+    out: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+    if not sys.stderr.isatty():
+        out = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), out],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def run_agent(settings: Settings, *, exec_nginx: bool) -> int:
     """Run until SIGTERM; exit code."""
+    _configure_logs()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
 
     async def run() -> int:
         try:

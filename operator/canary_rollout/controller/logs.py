@@ -24,6 +24,8 @@ HIDDEN: Final = "(hidden)"
 _QUIETER: Final = {
     # One INFO line per watch event would be most of the log.
     "kopf": logging.WARNING,
+    # It warns that signals are ours, each time it starts: that is why it runs on a thread.
+    "kopf._core.reactor.running": logging.ERROR,
     "kubernetes": logging.WARNING,
     "aiohttp.access": logging.WARNING,
     "asyncio": logging.WARNING,

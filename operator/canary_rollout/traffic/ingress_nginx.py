@@ -13,12 +13,10 @@ Source: kubernetes/ingress-nginx dbb11b9, ``rootfs/etc/nginx/lua/balancer.lua`` 
 ``internal/ingress/annotations/canary``.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from canary_rollout.kube.port import (
-    FIELD_MANAGER,
     INGRESSES,
     MANAGED_BY,
     OPERATOR,
@@ -29,26 +27,28 @@ from canary_rollout.kube.port import (
 )
 from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
 from canary_rollout.model.routing import IngressNginxTraffic
-from canary_rollout.model.stages import Cohort
-from canary_rollout.model.units import FULL, UnitError, format_instant, format_weight, parse_instant
+from canary_rollout.model.units import FULL, format_instant, format_weight
 from canary_rollout.traffic import latch
+from canary_rollout.traffic.ingress_annotations import (
+    AFFINITY,
+    AFFINITY_CANARY,
+    CANARY,
+    CLASS,
+    REVISION,
+    TOTAL,
+    WEIGHT,
+    WRITTEN_AT,
+    cohort_annotations,
+    cohort_of,
+    foreign_rules,
+    other_writer,
+    weight_of,
+    written_at,
+)
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
 from canary_rollout.traffic.services import find_service
 
-PREFIX: Final = "nginx.ingress.kubernetes.io/"
-CANARY: Final = PREFIX + "canary"
-WEIGHT: Final = PREFIX + "canary-weight"
-TOTAL: Final = PREFIX + "canary-weight-total"
-BY_HEADER: Final = PREFIX + "canary-by-header"
-BY_HEADER_VALUE: Final = PREFIX + "canary-by-header-value"
-BY_HEADER_PATTERN: Final = PREFIX + "canary-by-header-pattern"
-BY_COOKIE: Final = PREFIX + "canary-by-cookie"
-AFFINITY: Final = PREFIX + "affinity"
-AFFINITY_CANARY: Final = PREFIX + "affinity-canary-behavior"
-CLASS: Final = "kubernetes.io/ingress.class"
-REVISION: Final = "canaryrollout.dev/revision"
-WRITTEN_AT: Final = "canaryrollout.dev/written-at"
 _TOTAL_SINCE: Final = (1, 7, 0)
 """The controller's first version that honours canary-weight-total for rules (its #9729, #9745)."""
 
@@ -106,7 +106,7 @@ class IngressNginxRouter:
                     f"traffic.ingressNginx.controllerVersion, or choose {format_weight(max(100, stage.weight // 100 * 100))}"
                 )
             try:
-                _cohort_annotations(f"stage {stage.name}: cohort", stage.cohort)
+                cohort_annotations(f"stage {stage.name}: cohort", stage.cohort)
             except RouterError as error:
                 yield f"{error}"
 
@@ -173,9 +173,9 @@ class IngressNginxRouter:
         if ours is None:
             return None
         notes = ours["metadata"].get("annotations") or {}
-        foreign = _other_writer(ours)
+        foreign = other_writer(ours)
         outdated = self._outdated(ours)
-        settled = _written_at(notes) + self._settings.settle
+        settled = written_at(notes) + self._settings.settle
         now = self._context.clock.now()
         if foreign:
             pending = f"the canary Ingress was changed by {foreign}"
@@ -186,9 +186,9 @@ class IngressNginxRouter:
         else:
             pending = ""
         return RouteView(
-            weight=_weight(notes),
+            weight=weight_of(notes),
             revision=notes.get(REVISION, ""),
-            cohort=_cohort(notes),
+            cohort=cohort_of(notes),
             confirmed=not pending,
             confirmed_at=settled if not pending else None,
             pending=pending,
@@ -274,7 +274,7 @@ class IngressNginxRouter:
             metadata["resourceVersion"] = fence
         body = {"apiVersion": INGRESSES.api_version, "kind": INGRESSES.kind, "metadata": metadata, "spec": spec}
         answer = await self._context.api.apply(INGRESSES, self._context.namespace, self.name, body)
-        if foreign := _foreign_rules(answer, notes):
+        if foreign := foreign_rules(answer, notes):
             # Somebody else's header or cookie rule sends people to the canary whatever the weight: an apply leaves it.
             patch = {"metadata": {"annotations": dict.fromkeys(foreign)}}
             answer = await self._context.api.merge_patch(INGRESSES, self._context.namespace, self.name, patch)
@@ -315,7 +315,7 @@ class IngressNginxRouter:
         # Versions that ignore the total read whole per cent right when there is none.
         notes |= {WEIGHT: f"{weight}", TOTAL: f"{FULL}"} if self._fine() else {WEIGHT: f"{weight // 100}"}
         if weight > 0:
-            notes |= _cohort_annotations("cohort", route.cohort)
+            notes |= cohort_annotations("cohort", route.cohort)
         if route.latch is not None:
             notes[latch.LATCH] = latch.to_annotation(route.latch)
         if (ingress_class := self._class_annotation()) is not None:
@@ -337,7 +337,7 @@ class IngressNginxRouter:
         ours = self._ours()
         if ours is None or (ours["metadata"].get("labels") or {}).get(ROLLOUT_LABEL) != self._context.name:
             return
-        if _weight(ours["metadata"].get("annotations") or {}) == 0:
+        if weight_of(ours["metadata"].get("annotations") or {}) == 0:
             try:
                 await self._context.api.delete(INGRESSES, self._context.namespace, self.name)
             except NotFoundError:
@@ -353,71 +353,3 @@ def _backends(ingress: Object) -> Iterator[tuple[Place, str]]:
     for rule in (ingress.get("spec") or {}).get("rules") or []:
         for path in (rule.get("http") or {}).get("paths") or []:
             yield (rule.get("host") or "", path.get("path") or "/", path.get("pathType") or ""), _service(path)
-
-
-def _cohort_annotations(field: str, cohort: Cohort | None) -> dict[str, str]:
-    """What the controller can say about a cohort.
-
-    Raises:
-        RouterError: cookies are compared with "always" alone.
-    """
-    if cohort is None:
-        return {}
-    values = tuple(validate.cohort_values(f"{field}.values", cohort.values))
-    if cohort.header is None:
-        if values != ("always",):
-            raise RouterError(
-                f'{field}: ingress-nginx compares a cookie with "always" alone, not with {", ".join(values)}: use that one '
-                "value, or a header"
-            )
-        return {BY_COOKIE: validate.header_name(f"{field}.cookie", cohort.cookie)}
-    name = {BY_HEADER: validate.header_name(f"{field}.header", cohort.header)}
-    if len(values) == 1:
-        return {**name, BY_HEADER_VALUE: values[0]}
-    return {**name, BY_HEADER_PATTERN: f"^(?:{'|'.join(value.replace('.', '[.]') for value in values)})$"}
-
-
-def _cohort(notes: dict[str, str]) -> Cohort | None:
-    """The cohort that the annotations mean; ``None`` for none, or one that we would not have written."""
-    if cookie := notes.get(BY_COOKIE):
-        return Cohort.model_construct(header=None, cookie=cookie, values=("always",))
-    if header := notes.get(BY_HEADER):
-        pattern = re.fullmatch(r"\^\(\?:(.*)\)\$", notes.get(BY_HEADER_PATTERN, ""))
-        values = pattern.group(1).replace("[.]", ".").split("|") if pattern else [notes.get(BY_HEADER_VALUE, "always")]
-        return Cohort.model_construct(header=header, cookie=None, values=tuple(values))
-    return None
-
-
-def _weight(notes: dict[str, str]) -> int:
-    """Basis points as the controller reads the annotations: what does not parse is weight 0, a total up to 100 is 100."""
-    if notes.get(CANARY) != "true":
-        return 0
-    weight, total = (
-        int(notes[key]) if notes.get(key, "").isascii() and notes.get(key, "").isdigit() else otherwise
-        for key, otherwise in ((WEIGHT, 0), (TOTAL, 100))
-    )
-    return min(FULL, weight * FULL // max(100, total))
-
-
-def _written_at(notes: dict[str, str]) -> float:
-    try:
-        return parse_instant(notes.get(WRITTEN_AT))
-    except UnitError:
-        return 0.0
-
-
-def _foreign_rules(ingress: Object, notes: dict[str, str]) -> list[str]:
-    """Annotations about canaries that we did not write."""
-    there = ingress["metadata"].get("annotations") or {}
-    return [key for key in there if key.startswith((CANARY, AFFINITY)) and key not in notes]
-
-
-def _other_writer(ingress: Object) -> str:
-    """A field manager that owns an annotation about canaries and is not ours; empty when there is none."""
-    for entry in ingress["metadata"].get("managedFields") or []:
-        owned = ((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
-        if entry.get("manager") != FIELD_MANAGER and any(
-            key.startswith((f"f:{CANARY}", f"f:{AFFINITY}")) for key in owned
-        ):
-            return f"{entry.get('manager')}"
-    return ""

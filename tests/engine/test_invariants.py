@@ -1,7 +1,7 @@
 """Random worlds against the invariants of the design (§4): whatever happens, in whatever order, and whatever is lost.
 
-    pytest tests/engine/test_invariants.py                      the profile of CI: deterministic, at least 10,000 steps
-    ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path each time, some hundred thousand steps
+pytest tests/engine/test_invariants.py                      the profile of CI: deterministic, at least 10,000 steps
+ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path each time, some hundred thousand steps
 """
 
 import os
@@ -9,7 +9,14 @@ import os
 from cluster import Cluster, Deployment
 from hypothesis import HealthCheck, Phase as Step, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from world import spec, verdict
 
 from canary_rollout.analysis.verdict import Lack, Outcome
@@ -35,6 +42,14 @@ PROFILES = {
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Step.generate],
+        report_multiple_bugs=False,
+    ),
+    "shrink": settings(
+        max_examples=3_000,
+        stateful_step_count=40,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     ),
     "thorough": settings(
@@ -126,14 +141,17 @@ class Rollouts(RuleBasedStateMachine):
     """Anything that can happen to a rollout."""
 
     cluster: Cluster
+    rough: bool
 
-    @initialize(number=st.just(0) | numbers, begun=st.booleans())
-    def begin(self, number, begun):
+    @initialize(number=st.just(0) | numbers, looks=st.integers(0, 40), rough=st.booleans())
+    def begin(self, number, looks, rough):
+        """A rollout that has come any far; in a rough world things break and get lost that seldom do."""
+        self.rough = rough
         self.cluster = Cluster(SPECS[number], Deployment("a" * 10), Deployment("a" * 10))
-        if begun:
+        if looks:
             self.cluster.settle()
             self.cluster.canary.change("b" * 10)
-            self.goes_on(4)
+            self.goes_on(looks)
 
     # -- time and the operator
 
@@ -185,14 +203,17 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.canary.replace_all()
         self.cluster.stable.replace_all()
 
+    @precondition(lambda self: self.rough)
     @rule(crash=st.sampled_from(["", "", "pod x: CrashLoopBackOff"]))
     def pods_crash(self, crash):
         self.cluster.canary.crash = crash
 
+    @precondition(lambda self: self.rough)
     @rule(ready=st.sampled_from([True, True, False]))
     def pods_are_ready_or_not(self, ready):
         self.cluster.canary.ready = ready
 
+    @precondition(lambda self: self.rough)
     @rule(exists=st.sampled_from([True, True, True, False]))
     def the_canary_is_there_or_not(self, exists):
         self.cluster.canary.exists = exists
@@ -203,10 +224,12 @@ class Rollouts(RuleBasedStateMachine):
 
     # -- people
 
+    @precondition(lambda self: self.rough)
     @rule(revision=revisions)
     def a_new_template(self, revision):
         self.cluster.canary.change(revision)
 
+    @precondition(lambda self: self.rough)
     @rule(revision=revisions)
     def stable_is_changed_by_somebody(self, revision):
         self.cluster.stable.change(revision)
@@ -216,10 +239,30 @@ class Rollouts(RuleBasedStateMachine):
     def the_spec_is_edited(self, number):
         self.cluster.spec = SPECS[number]
 
-    @rule(verb=st.sampled_from(list(Verb)), weight=weights, full=st.booleans(), revision=st.none() | revisions)
+    @rule(
+        verb=st.sampled_from(list(Verb)),
+        weight=weights,
+        full=st.booleans(),
+        revision=st.none() | st.none() | st.none() | revisions,
+    )
     def a_command(self, verb, weight, full, revision):
         args = {Verb.SET_WEIGHT: {"weight": weight}, Verb.PROMOTE: {"full": full}, Verb.START: {"weight": weight}}
         self.cluster.say(verb, revision=revision or "", **args.get(verb, {}))
+
+    @rule(weight=weights, looks=st.integers(0, 12))
+    def the_command_that_is_asked_for(self, weight, looks):
+        """What a person would say who reads the status; then things go on."""
+        fitting = {
+            Phase.PREPARING: (Verb.START, {"weight": weight}),
+            Phase.PROGRESSING: (Verb.SET_WEIGHT, {"weight": weight}),
+            Phase.AWAITING_APPROVAL: (Verb.APPROVE, {}),
+            Phase.PAUSED: (Verb.RESUME, {}),
+            Phase.ROLLED_BACK: (Verb.RETRY, {}),
+            Phase.HALTED: (Verb.RETRY, {}),
+        }
+        verb, args = fitting.get(self.cluster.state.phase, (Verb.ROLLBACK, {}))
+        self.cluster.say(verb, **args)
+        self.goes_on(looks)
 
     @rule()
     def start_with_its_own_stages(self):
@@ -235,6 +278,7 @@ class Rollouts(RuleBasedStateMachine):
     def somebody_writes_the_route(self, weight):
         self.cluster.foreign_weight(weight)
 
+    @precondition(lambda self: self.rough)
     @rule()
     def somebody_unpauses_the_canary(self):
         self.cluster.meddled = True
@@ -251,6 +295,7 @@ class Rollouts(RuleBasedStateMachine):
     def raises_are_forbidden(self, why):
         self.cluster.no_raise = why
 
+    @precondition(lambda self: self.rough)
     @rule(problems=st.sampled_from([(), (), ("Service shop-canary does not exist; create it",)]))
     def problems(self, problems):
         self.cluster.problems = problems
@@ -259,6 +304,7 @@ class Rollouts(RuleBasedStateMachine):
     def reasserting_waits(self, seconds):
         self.cluster.reassert_at = self.cluster.now + seconds
 
+    @precondition(lambda self: self.rough)
     @rule()
     def the_status_is_lost(self):
         self.cluster.lose_status()

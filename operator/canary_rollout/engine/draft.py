@@ -228,6 +228,8 @@ class Draft:
             wanted=0,
             clock=StageClock(),
             lowering=Lowering(reason=reason, to=0, at=self.now),
+            # What the revision before it still has under way drains as well.
+            serving_since=self.state.serving_since or (self.now if self.served else None),
             pause=None,
             approval=None,
             pin=None,

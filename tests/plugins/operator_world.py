@@ -5,12 +5,15 @@ What is not here: nginx (its agents acknowledge what they read, as the real ones
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from fake_api import Deployments, FakeApi, Killed
+from fake_api import Deployments, FakeApi
+from fake_api.api import Call, FakeClient
+from fake_api.store import Event
 
 from canary_rollout.analysis.readings import EMPTY, REQUESTS, Pair, Reading, Samples
 from canary_rollout.controller.guard import Guard
@@ -26,6 +29,7 @@ from canary_rollout.kube.port import (
     LEASES,
     SERVICES,
     Object,
+    Resource,
 )
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.commands import Command, CommandArgs, Verb
@@ -59,15 +63,22 @@ spec:
 
 
 class Wall:
-    """Wall time that follows the loop's virtual time."""
+    """Wall time that follows the loop's virtual time, ``ahead`` of it by some seconds."""
+
+    ahead = 0.0
 
     def now(self) -> float:
-        return EPOCH + asyncio.get_running_loop().time()
+        return EPOCH + self.ahead + asyncio.get_running_loop().time()
+
+
+def now() -> float:
+    """Virtual seconds."""
+    return asyncio.get_running_loop().time()
 
 
 def _api_wall() -> float:
     try:
-        return EPOCH + asyncio.get_running_loop().time()
+        return EPOCH + now()
     except RuntimeError:
         return EPOCH
 
@@ -80,62 +91,172 @@ class Numbers:
     stable: dict[str, float] = field(default_factory=lambda: {"error-rate": 0.0, REQUESTS: 50_000.0})
     down: bool = False
     asked: int = 0
+    requests: dict[str, MetricRequest] = field(default_factory=dict)
 
     def register(self, request: MetricRequest) -> None:
         """Nothing to share."""
 
     def unregister(self, key: str) -> None:
-        """Nothing to drop."""
+        self.requests.pop(key, None)
 
     async def sample(self, request: MetricRequest) -> Samples:
         self.asked += 1
+        self.requests[request.key] = request
         await asyncio.sleep(0.01)
-        now = Wall().now()
+        at = Wall().now()
         if self.down:
             gone = Reading.unavailable("connection refused")
-            return Samples(now, dict.fromkeys(request.measures, Pair(gone, gone)))
+            return Samples(at, dict.fromkeys(request.measures, Pair(gone, gone)))
 
         def reading(values: dict[str, float], what: str) -> Reading:
             return Reading.of(values[what]) if what in values else EMPTY
 
         pairs = {key: Pair(reading(self.stable, key.what), reading(self.canary, key.what)) for key in request.measures}
-        return Samples(now, pairs)
+        return Samples(at, pairs)
 
 
 @dataclass
 class Told:
     """Collects what the operator tells."""
 
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    forgotten: list[tuple[str, str]] = field(default_factory=list)
 
     def decided(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
         """Not of interest."""
 
     def note(self, rollout: Object, note: Note) -> None:
-        self.notes.append(note.reason)
+        self.notes.append(note)
 
     def forgot(self, key: tuple[str, str]) -> None:
-        """Not of interest."""
+        self.forgotten.append(key)
+
+    def reasons(self) -> list[str]:
+        return [note.reason for note in self.notes]
+
+
+class Frozen(FakeClient):
+    """A client whose process can be frozen: what it was about to send stays unsent until it thaws."""
+
+    def __init__(self, api: FakeApi, name: str) -> None:
+        super().__init__(api, name)
+        self.thawed = asyncio.Event()
+        self.thawed.set()
+        self.stopped_at: float | None = None
+
+    def freeze(self) -> None:
+        self.thawed.clear()
+        self.stopped_at = now()
+
+    def thaw(self) -> None:
+        self.stopped_at = None
+        self.thawed.set()
+
+    async def _do(self, *args: Any, **options: Any) -> Any:
+        await self.thawed.wait()
+        return await super()._do(*args, **options)
+
+
+class Replica:
+    """One operator process. ``task`` ends when it does; ``lost`` holds why it gave up the Lease."""
+
+    def __init__(self, world: "World", identity: str, client: FakeClient) -> None:
+        self.world, self.identity, self.client = world, identity, client
+        self.lost: list[str] = []
+        self.wall = Wall()
+        self.lease = Lease(
+            client,
+            namespace="system",
+            name="operator",
+            identity=identity,
+            clock=self.wall,
+            on_lost=self.lost.append,
+            mono=self.mono,
+            rng=random.Random(identity),
+        )
+        self.guard = Guard(self.lease, wall=self.wall.now, mono=self.mono)
+        client.observer = self
+        self.operator = Operator(
+            Parts(
+                api=client,
+                sampler=world.numbers,
+                telemetry=world.told,
+                lease=self.lease,
+                guard=self.guard,
+                namespaces=world.namespaces,
+                clock=self.wall,
+            )
+        )
+        self.task = asyncio.create_task(self._live(), name=f"operator {identity}")
+
+    def mono(self) -> float:
+        frozen = getattr(self.client, "stopped_at", None)
+        return now() if frozen is None else frozen
+
+    def call(self, verb: str, resource: Resource, code: int, seconds: float) -> None:
+        """Calls are in the API server's own log."""
+
+    def server_date(self, server: float, sent: float, received: float) -> None:
+        self.guard.server_date(server, sent, received)
+
+    async def _live(self) -> None:
+        scopes = self.world.namespaces or (None,)
+        cache = self.operator.cache
+        feeds = [Informer(self.client, cache, kind, scope) for kind in FED_BY_KOPF for scope in scopes]
+        tasks = [asyncio.create_task(feed.run()) for feed in feeds]
+        try:
+            await self.operator.run()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def killed(self) -> bool:
+        return self.client.dead
+
+    def kill(self) -> None:
+        """kill -9: nothing of it is sent any more, not even a goodbye."""
+        self.client.dead = True
+        self.task.cancel()
+
+    async def end(self, *, kill: bool = False) -> None:
+        """Stop it as SIGTERM does (or kill it) and wait; raises what it ended with if that was no end of ours."""
+        if kill:
+            self.kill()
+        self.task.cancel()
+        (result,) = await asyncio.gather(self.task, return_exceptions=True)
+        if isinstance(result, Exception) and not self.killed and not self.lost:
+            raise result
 
 
 class World:
-    """A namespace with an app in two versions, a proxy that acknowledges, and an operator that can be killed."""
+    """A namespace with an app in two versions, a proxy that acknowledges, and operators that can be killed.
 
-    def __init__(self, **changes: Any) -> None:
-        self.api = FakeApi(wall=_api_wall)
+    Nothing in here polls: whatever waits is woken by a change of an object, so minutes of virtual time cost milliseconds.
+    """
+
+    def __init__(self, *, namespaces: tuple[str, ...] = (), latency: float = 0.0, **changes: Any) -> None:
+        self.api = FakeApi(wall=_api_wall, latency=latency)
         self.deployments = Deployments(self.api, ready_after=1.0)
         self.numbers = Numbers()
         self.told = Told()
         self.user = self.api.client("user")
-        self.agent = self.api.client("agent")
+        self.namespaces = namespaces
         self.weights: list[tuple[float, int, str]] = []
-        """(time, weight, revision) of every route the data plane was told."""
-        self.proxies_alive = True
+        """(time, weight, revision) of every route the data plane took over."""
+        self.agent_delay = 0.02
+        """Seconds an agent needs to take a route over and say so."""
+        self.agent_follows = True
         self.rollout = {**ROLLOUT, "spec": {**ROLLOUT["spec"], **changes}}
-        self.operator: Operator | None = None
+        self.replicas: list[Replica] = []
+        self._something = asyncio.Event()
+        self.api.store.listeners.append(self._changed)
 
     async def build(self) -> "World":
         """Create everything but the operator."""
+        # looptime's 42 empty turns of the loop before each step are for real I/O, of which there is none here.
+        asyncio.get_running_loop().setup_looptime(noop_cycles=1)
         for name in ("checkout", "checkout-canary"):
             track = "canary" if name.endswith("canary") else "stable"
             labels = {"app": "checkout", "track": track}
@@ -146,116 +267,140 @@ class World:
         await self.user.create(CANARY_ROLLOUTS, SHOP, self.rollout)
         return self
 
-    async def play_agent(self) -> None:
-        """What every agent does: read the ConfigMap, apply it, say so on its Lease."""
-        seen = ""
-        while True:
-            written = self.api.store.peek(CONFIG_MAPS, SHOP, "checkout-nginx")
-            text = (written or {}).get("data", {}).get("weights.json", "")
-            if text and text != seen and self.proxies_alive:
-                seen = text
-                found = document.parse(text)
-                self.weights.append((Wall().now(), found.weight, found.revision))
-                await self._acknowledge(found)
-            await asyncio.sleep(0.05)
+    # The data plane
 
-    async def _acknowledge(self, found: Any) -> None:
-        now = Wall().now()
+    def _changed(self, event: Event) -> None:
+        self._something.set()
+        if event.resource == CONFIG_MAPS and self.agent_follows:
+            asyncio.get_running_loop().call_later(self.agent_delay, self.follow)
+
+    def follow(self) -> None:
+        """What every agent does: read the ConfigMap, apply it, say so on its Lease."""
+        written = self.look(CONFIG_MAPS, "checkout-nginx")
+        text = written.get("data", {}).get("weights.json", "")
+        try:
+            found = document.parse(text)
+        except document.DocumentError:
+            return
+        told = (found.weight, found.revision)
+        if not self.weights or self.weights[-1][1:] != told:
+            self.weights.append((now(), *told))
+        at = Wall().now()
         ack = Ack(
-            "proxy-1",
-            "checkout-nginx",
-            "checkout",
-            found.identity,
-            now,
-            found.config,
-            "njs",
-            found.weight,
-            "",
-            "1.31.3",
-            now,
-            100_000,
+            pod="proxy-1",
+            config_map="checkout-nginx",
+            rollout="checkout",
+            applied=found.identity,
+            applied_at=at,
+            config=found.config,
+            mode="njs",
+            weight=found.weight,
+            error="",
+            nginx_version="1.31.3",
+            renewed=at,
+            duration=1_000_000,
         )
         lease = to_lease(ack, SHOP, "")
-        await self.agent.apply(LEASES, SHOP, lease["metadata"]["name"], lease, manager="agent")
+        self.api.store.apply(LEASES, SHOP, lease["metadata"]["name"], lease, manager="agent", force=True)
+
+    # Operators
+
+    def start(self, identity: str = "operator-0", *, client: FakeClient | None = None) -> Replica:
+        """One operator process more."""
+        replica = Replica(self, identity, client or self.api.client())
+        self.replicas.append(replica)
+        return replica
 
     @contextlib.asynccontextmanager
-    async def run(self, identity: str = "operator-0") -> AsyncIterator["World"]:
-        """The world with one operator in it."""
-        agent = asyncio.create_task(self.play_agent())
-        task = asyncio.create_task(self.operate(identity))
+    async def run(self, identity: str = "operator-0") -> AsyncIterator[Replica]:
+        """One operator; all are stopped in the end."""
         try:
-            yield self
+            yield self.start(identity)
         finally:
-            for one in (task, agent):
-                one.cancel()
-            for result in await asyncio.gather(task, agent, return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
+            await self.stop()
 
-    async def operate(self, identity: str = "operator-0") -> None:
-        """One operator process, until it is cancelled or killed."""
-        client = self.api.client()
-        lease = Lease(
-            client,
-            namespace="system",
-            name="operator",
-            identity=identity,
-            clock=Wall(),
-            mono=lambda: asyncio.get_running_loop().time(),
-        )
-        guard = Guard(lease, wall=Wall().now, mono=lambda: asyncio.get_running_loop().time())
-        operator = self.operator = Operator(
-            Parts(api=client, sampler=self.numbers, telemetry=self.told, lease=lease, guard=guard, clock=Wall())
-        )
-        feeds = [asyncio.create_task(Informer(client, operator.cache, kind).run()) for kind in FED_BY_KOPF]
-        try:
-            await operator.run()
-        finally:
-            for feed in feeds:
-                feed.cancel()
-            await asyncio.gather(*feeds, return_exceptions=True)
+    async def stop(self) -> None:
+        """Stop every operator."""
+        for replica in self.replicas:
+            await replica.end()
+
+    async def restart(self, identity: str = "operator-0") -> Replica:
+        """kill -9 and a new process."""
+        await self.replicas[-1].end(kill=True)
+        return self.start(identity)
+
+    @property
+    def operator(self) -> Operator:
+        return self.replicas[-1].operator
 
     # What a test does and asks
 
-    async def release(self, tag: str = "v2") -> None:
-        """Somebody changes the canary's image."""
+    async def release(self, tag: str = "v2", deployment: str = "checkout-canary") -> None:
+        """Somebody changes an image."""
         container = {"name": "app", "image": f"app:{tag}"}
         body = {"spec": {"template": {"spec": {"containers": [container]}}}}
-        await self.user.merge_patch(DEPLOYMENTS, SHOP, "checkout-canary", body)
+        await self.user.merge_patch(DEPLOYMENTS, SHOP, deployment, body)
 
-    async def say(self, verb: Verb, **args: Any) -> None:
-        """Somebody uses kubectl canary."""
+    async def edit(self, **fields: Any) -> None:
+        """Somebody edits the spec."""
+        await self.user.merge_patch(CANARY_ROLLOUTS, SHOP, "checkout", {"spec": fields})
+
+    async def delete(self) -> None:
+        """Somebody deletes the CanaryRollout."""
+        await self.user.delete(CANARY_ROLLOUTS, SHOP, "checkout")
+
+    async def say(self, verb: Verb, *, revision: str | None = None, **args: Any) -> Object:
+        """Somebody uses kubectl canary; the annotation."""
         command = Command(
             verb=verb,
             id=f"command-{len(self.api.calls)}",
-            revision=self.state["revision"],
+            revision=revision or self.state["revision"],
             at=format_instant(Wall().now()),
             args=CommandArgs(**args),
         )
-        key, value = command.annotation()
-        await self.user.merge_patch(CANARY_ROLLOUTS, SHOP, "checkout", {"metadata": {"annotations": {key: value}}})
+        annotation = dict([command.annotation()])
+        await self.annotate(annotation)
+        return annotation
 
-    async def until(self, condition: Callable[[], bool], within: float = 600.0) -> None:
-        """Let time pass until something is so."""
+    async def annotate(self, annotations: Object) -> None:
+        await self.user.merge_patch(CANARY_ROLLOUTS, SHOP, "checkout", {"metadata": {"annotations": annotations}})
+
+    async def until(self, condition: Callable[[], object], within: float = 600.0) -> float:
+        """Let time pass until something is so; the moment it is."""
         try:
             async with asyncio.timeout(within):
-                while not condition():  # noqa: ASYNC110 - virtual time
-                    await asyncio.sleep(0.05)
+                while not condition():
+                    self._something.clear()
+                    await self._something.wait()
         except TimeoutError:
-            raise AssertionError(
-                f"not within {within} s: {self.status.get('phase')}: {self.status.get('message')}"
-            ) from None
+            # Something that is no object may have changed.
+            assert condition(), f"not within {within} s: {self.phase} at {self.weight}: {self.message}"
+        return now()
 
-    async def reach(self, stage: str) -> None:
+    async def reach(self, stage: str, within: float = 600.0) -> float:
         """Until a stage is confirmed and its hold runs."""
-        await self.until(
-            lambda: self.state.get("stage") == stage and self.state.get("clock", {}).get("since") is not None
+        return await self.until(
+            lambda: self.state.get("stage") == stage and "since" in self.state.get("clock", {}), within
         )
+
+    async def serve(self, stage: str = "second") -> None:
+        """An operator's good release up to a stage."""
+        await self.until(lambda: self.phase == "Idle")
+        await self.release()
+        await self.reach(stage)
+
+    async def rest(self, phase: str, within: float = 600.0) -> float:
+        """Until the rollout is in that phase."""
+        return await self.until(lambda: self.phase == phase, within)
+
+    def look(self, resource: Resource, name: str, namespace: str = SHOP) -> Object:
+        """An object, not to be changed; empty when there is none."""
+        row = self.api.store._rows[resource].get((namespace, name))
+        return row.obj if row is not None else {}
 
     @property
     def status(self) -> Object:
-        found = self.api.store.peek(CANARY_ROLLOUTS, SHOP, "checkout") or {}
-        return found.get("status") or {}
+        return self.look(CANARY_ROLLOUTS, "checkout").get("status") or {}
 
     @property
     def state(self) -> Object:
@@ -266,22 +411,34 @@ class World:
         return self.status.get("phase", "")
 
     @property
+    def message(self) -> str:
+        return self.status.get("message", "")
+
+    @property
     def weight(self) -> int:
+        """Basis points the data plane serves."""
         return self.weights[-1][1] if self.weights else 0
 
-    def deployment(self, name: str) -> Object:
-        return self.api.store.peek(DEPLOYMENTS, SHOP, name)
+    @property
+    def raised(self) -> list[int]:
+        """Every weight above 0 that was served, in order."""
+        return [weight for _, weight, _ in self.weights if weight]
 
+    def condition(self, kind: str) -> Object:
+        """One condition; empty when it is not there."""
+        return next((item for item in self.status.get("conditions", ()) if item["type"] == kind), {})
 
-async def killed(world: World, identity: str = "operator-0") -> bool:
-    """Run an operator until it is killed (``True``) or ends otherwise."""
-    try:
-        await world.operate(identity)
-    except Killed:
-        return True
-    except BaseExceptionGroup as group:
-        return group.subgroup(Killed) is not None
-    return False
+    def deployment(self, name: str = "checkout-canary") -> Object:
+        return self.look(DEPLOYMENTS, name)
+
+    def image(self, name: str) -> str:
+        found: str = self.deployment(name)["spec"]["template"]["spec"]["containers"][0]["image"]
+        return found
+
+    def writes(self, resource: Resource | None = None, *, since: float = 0.0) -> list[Call]:
+        """The operators' writes, without the Lease's."""
+        calls = [call for call in self.api.calls_of("operator", "create", "patch", "delete") if call.at >= since]
+        return [call for call in calls if call.resource != LEASES and resource in {None, call.resource}]
 
 
 def _service(name: str, selector: dict[str, str]) -> Object:

@@ -29,6 +29,7 @@ from canary_rollout.kube.port import (
     InvalidError,
     KubeApi,
     Object,
+    UnavailableError,
 )
 from canary_rollout.model.conditions import Condition, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -352,5 +353,8 @@ def _words(rollout: Object, action: Action) -> dict[str, str]:
 
 async def _in_time(sending: Awaitable[object]) -> None:
     """Send something that must not be held up by a connection that is dead: what got no answer soon is sent again."""
-    async with asyncio.timeout(_ANSWER_WITHIN):
-        await sending
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            await sending
+    except TimeoutError as error:
+        raise UnavailableError(f"no answer from the API server within {_ANSWER_WITHIN:g} s; sent again") from error

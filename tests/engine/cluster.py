@@ -271,6 +271,8 @@ class Cluster:
         self.status_version += 1
         if decision.latch:
             self.condemned.add(decision.state.revision)
+        if late:
+            self.accepted &= {*self.state.heard}  # an old operator's latch took the newer list's place
         command = decision.command
         if command is not None:
             assert command.id not in self.accepted, "a command counts once"
@@ -481,6 +483,11 @@ class Cluster:
 
     # -- the rest of the world -----------------------------------------------------------------------------------------
 
+    def edit(self, spec: CanaryRolloutSpec) -> None:
+        self.spec = spec
+        if spec.workload.promotion is Promotion.MANUAL:
+            self.copied = ""  # from now on stable's template is somebody else's
+
     def wait(self, seconds: float) -> None:
         route = self.route
         if route is not None and route.confirmed and route.weight > 0:
@@ -501,8 +508,9 @@ class Cluster:
         if self.route is not None:
             route = self.route
             self.set_route(weight, route.revision, route.cohort, route.latch, contested_by="kubectl-edit")
-            if weight > 0:
-                self.meddled, self.emptied_at = True, None
+            self.meddled = self.meddled or weight > 0
+            if not self.status:
+                self.used = False  # nobody knows any more that it was
 
     def lose_status(self) -> None:
         self.status, self.status_version = {}, self.status_version + 1

@@ -237,7 +237,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def the_spec_is_edited(self, number):
-        self.cluster.spec = SPECS[number]
+        self.cluster.edit(SPECS[number])
 
     @rule(
         verb=st.sampled_from(list(Verb)),

@@ -19,6 +19,7 @@ from canary_rollout.model.commands import Command, CommandArgs, Verb
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import Action, CanaryRolloutSpec
 from canary_rollout.model.status import HistoryEntry, RolloutState
+from canary_rollout.model.units import format_instant
 
 V1, V2, V3 = "a" * 10, "b" * 10, "c" * 10
 
@@ -74,6 +75,10 @@ class World:
     commands: list[Command] = field(default_factory=list)
     at_start: bool = False
     no_raise: str = ""
+    problems: tuple[str, ...] = ()
+    reassert_at: float = 0.0
+    failing_before: frozenset[str] = frozenset()
+    step: int = 1
     confirms: bool = True
     events: list[str] = field(default_factory=list)
     history: list[HistoryEntry] = field(default_factory=list)
@@ -97,6 +102,10 @@ class World:
             commands=tuple(c for c in self.commands if c.id not in self.consumed),
             at_start=self.at_start,
             no_raise=self.no_raise,
+            problems=self.problems,
+            reassert_at=self.reassert_at,
+            failing_before=self.failing_before,
+            step=self.step,
         )
 
     def look(self, *, evaluate: bool = True) -> Decision:
@@ -120,8 +129,8 @@ class World:
 
     def do(self, action) -> None:
         match action:
-            case Lower(route) | Raise(route, _):
-                if isinstance(action, Raise) and action.fence != str(self.version):
+            case Lower(route, fence) | Raise(route, fence):
+                if fence not in {None, str(self.version)}:
                     return
                 self.version += 1
                 self.route = RouteView(
@@ -167,28 +176,40 @@ class World:
         self.canary = replace(self.canary, revision=revision, settled=not held)
         return self
 
-    def say(self, verb: Verb, *, revision: str | None = None, **args) -> "World":
+    def say(self, verb: Verb, *, revision: str | None = None, at: float | None = None, **args) -> "World":
         number = len(self.commands) + 1
         self.commands.append(
             Command(
                 verb=verb,
                 id=f"command-{number:04d}",
                 revision=revision or self.state.revision,
-                at=_instant(self.now),
+                at=format_instant(self.now if at is None else at),
                 args=CommandArgs(**args),
             )
         )
         return self
 
+    def foreign(self, weight: int) -> "World":
+        """Somebody else writes the route."""
+        self.version += 1
+        self.route = replace(
+            self.route, weight=weight, confirmed=False, contested_by="kubectl-edit", resource_version=str(self.version)
+        )
+        return self
+
+    def confirm(self, yes: bool = True) -> "World":
+        """What the data plane says from now on, of this weight too."""
+        self.confirms = yes
+        self.route = replace(self.route, confirmed=yes, pending="" if yes else "1 proxy")
+        return self
+
+    @property
+    def message(self) -> str:
+        return self.last.message or ""
+
     @property
     def weight(self) -> int:
         return self.route.weight if self.route else 0
-
-
-def _instant(posix: float) -> str:
-    from canary_rollout.model.units import format_instant
-
-    return format_instant(posix)
 
 
 def at_stage(name: str = "second", **changes) -> World:

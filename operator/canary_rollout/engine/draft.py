@@ -1,5 +1,6 @@
 """The working copy of one decision. Every step of the engine reads it and changes it through these few verbs."""
 
+from math import ceil
 from typing import Any, Final, Literal
 
 from canary_rollout.analysis.verdict import Assessment
@@ -24,7 +25,9 @@ HOLDING = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_APPROVAL})
 ENDING = frozenset({Phase.PROMOTING, Phase.AWAITING_PROMOTION, Phase.RETURNING, Phase.ROLLING_BACK})
 HALTED_BY_ROUTE = frozenset({Reason.ROUTE_LOWERED, Reason.SHARE_EXCEEDED})
 LONGEST_CAUSE: Final = 300
-"""Characters of a cause that is remembered (halt, pause, history); what comes after is cut, so that a status stays small."""
+"""Characters of a cause that is remembered (halt, pause); what comes after is cut, so that a status stays small."""
+LONGEST_OLD_CAUSE: Final = 100
+"""Characters of a cause once it is history."""
 
 
 def stages_of(spec: CanaryRolloutSpec, state: RolloutState) -> tuple[Stage, ...]:
@@ -41,6 +44,16 @@ def stage_of(spec: CanaryRolloutSpec, state: RolloutState) -> Stage:
 def stage_at(stages: tuple[Stage, ...], weight: int) -> Stage:
     """The last stage not above ``weight``, else the first."""
     return ([stage for stage in stages if stage.weight <= weight] or stages[:1])[-1]
+
+
+def with_halt(halts: tuple[Halt, ...], halt: Halt) -> tuple[Halt, ...]:
+    """The latches with one more, newest first; what older ones say is shortened."""
+    others = tuple(
+        old.model_copy(update={"message": cut(old.message, LONGEST_OLD_CAUSE)})
+        for old in halts
+        if old.revision != halt.revision
+    )
+    return (halt, *others)[:MAX_HALTS]
 
 
 def cut(text: str, longest: int = LONGEST_CAUSE) -> str:
@@ -221,9 +234,8 @@ class Draft:
             weight=min(served, FULL),
             at=self.now,
         )
-        others = tuple(old for old in self.state.halts if old.revision != halt.revision)
         self.change(
-            halts=(halt, *others)[:MAX_HALTS],
+            halts=with_halt(self.state.halts, halt),
             phase=Phase.ROLLING_BACK,
             wanted=0,
             clock=StageClock(),
@@ -247,7 +259,7 @@ class Draft:
             revision=self.state.revision,
             result=result,
             reason=reason,
-            message=cut(message),
+            message=cut(message, LONGEST_OLD_CAUSE),
             began_at=self.state.began_at,
             ended_at=self.now,
         )
@@ -267,7 +279,8 @@ class Draft:
             ended=self.ended,
             command=self.command,
             restart_evidence=self.restart_evidence,
-            wake_at=round(max(self.now, min(self.wakes)), 3) if self.wakes else None,
+            # Rounded up: too early by half a millisecond would mean again and again.
+            wake_at=max(self.now, ceil(min(self.wakes) * 1000 - 1e-3) / 1000) if self.wakes else None,
             # To the millisecond, as status holds it: a held rollout must not look changed because of a float's last bit.
             next_change=None if self.next_change is None else round(self.next_change, 3),
             reason=self.reason,

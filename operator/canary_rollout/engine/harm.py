@@ -1,11 +1,11 @@
 """What stops a rollout: a lost or foreign lowering, pods that crash, rules that fail, a share far above the weight."""
 
 from canary_rollout.analysis.verdict import Outcome, Verdict
-from canary_rollout.engine.draft import HOLDING, RESTING, Draft, cut
+from canary_rollout.engine.draft import HOLDING, RESTING, Draft, cut, with_halt
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.route import Latch
 from canary_rollout.model.spec import Action
-from canary_rollout.model.status import MAX_HALTS, Halt
+from canary_rollout.model.status import Halt
 from canary_rollout.model.units import FULL, format_weight
 
 SHARE_FACTOR = 3.0
@@ -58,7 +58,7 @@ def _adopt_latch_of_route(draft: Draft) -> None:
 def _remember(draft: Draft, revision: str, reason: Reason, latch: Latch) -> None:
     """Condemn a revision that serves nothing."""
     halt = Halt(revision=revision, reason=reason, rule=latch.rule, message=cut(latch.message), at=latch.at)
-    draft.change(halts=(halt, *draft.state.halts)[:MAX_HALTS])
+    draft.change(halts=with_halt(draft.state.halts, halt))
 
 
 def _lowered_while_away(draft: Draft) -> None:

@@ -67,7 +67,7 @@ def _begin(draft: Draft) -> None:
         drain_until=None,
         fresh_after=draft.now,
         pin=None,
-        override=(),
+        override=state.override if not state.revision else (),  # a retry keeps what its revision was started with
         lowering=Lowering(reason=Reason.NEW_REVISION, to=0, at=draft.now) if busy else None,
     )
     draft.restart_evidence = True

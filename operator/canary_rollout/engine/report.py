@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from canary_rollout.analysis.verdict import Assessment, Verdict
 from canary_rollout.engine.decision import Decision
-from canary_rollout.engine.draft import RESTING, cut, stages_of
+from canary_rollout.engine.draft import LONGEST_CAUSE, RESTING, cut, stages_of
 from canary_rollout.model.conditions import Condition, Phase, Reason
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -20,8 +20,10 @@ from canary_rollout.model.units import format_weight
 
 CHECKPOINT: Final = 300.0
 """Seconds between two writes of numbers and evidence while nothing else changes."""
-LONGEST_MESSAGE: Final = 1000
+LONGEST_MESSAGE: Final = 500
 """Characters of the one sentence; it can hold a cause (``draft.LONGEST_CAUSE``) and a router's own words."""
+LONGEST_VERDICTS: Final = 2400
+"""Characters of all verdicts' messages together; with eight or fewer each has its full length."""
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.HALTED})
 
 
@@ -70,7 +72,7 @@ def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> Canary
         history=_history(old.history, decision.ended),
         last_command=decision.command or old.last_command,
         consumed=consumed,
-        evaluated_through=assessment.at if assessment is not None else old.evaluated_through,
+        evaluated_through=round(assessment.at, 3) if assessment is not None else old.evaluated_through,
         evidence=facts.evidence,
         rollout=state,
     )
@@ -103,17 +105,19 @@ def _router(spec: CanaryRolloutSpec, route: RouteView | None) -> str:
 
 def _verdicts(old: CanaryRolloutStatus, decision: Decision, assessment: Assessment | None) -> tuple[VerdictStatus, ...]:
     if assessment is not None:
-        return tuple(_verdict(verdict) for verdict in (*assessment.rules, *assessment.exits))
+        every = (*assessment.rules, *assessment.exits)
+        longest = min(LONGEST_CAUSE, LONGEST_VERDICTS // max(1, len(every)))
+        return tuple(_verdict(verdict, longest) for verdict in every)
     over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
     return () if over or decision.restart_evidence else old.verdicts
 
 
-def _verdict(verdict: Verdict) -> VerdictStatus:
+def _verdict(verdict: Verdict, longest: int) -> VerdictStatus:
     return VerdictStatus(
         rule=verdict.rule,
         verdict=verdict.outcome.value,
         reason=verdict.lack or "",
-        message=cut(verdict.message),
+        message=cut(verdict.message, longest),
         breached_since=None if verdict.breached_since is None else round(verdict.breached_since, 3),
     )
 

@@ -11,7 +11,7 @@ from canary_rollout.model.units import WEIGHT_PATTERN, Instant, format_weight, p
 
 MAX_HALTS = 10
 MAX_HISTORY = 10
-MAX_HEARD = 24
+MAX_HEARD = 12
 
 Weight = Annotated[
     int,

@@ -1,0 +1,379 @@
+"""The status people read: what it says, when it is worth writing, how large it can get."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from test_journey import stages
+from world import FAIL, NO_DATA, PASS, V1, V2, World, at_stage, spec, verdict
+
+from canary_rollout.analysis.evidence import Breach, Evidence
+from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.engine.decide import decide
+from canary_rollout.engine.draft import stage_of, stages_of
+from canary_rollout.engine.report import CHECKPOINT, Facts, report, worth_writing
+from canary_rollout.model.commands import Verb
+from canary_rollout.model.conditions import Phase, Reason
+from canary_rollout.model.spec import stages_from_weights
+from canary_rollout.model.status import (
+    MAX_HALTS,
+    MAX_HEARD,
+    MAX_HISTORY,
+    Approval,
+    CanaryRolloutStatus,
+    CommandStatus,
+    ConditionStatus,
+    Halt,
+    HistoryEntry,
+    Lowering,
+    Pause,
+    RolloutState,
+    StageClock,
+)
+
+LARGEST_STATUS = 32 * 1024
+
+
+class Reported(World):
+    """A world that writes its status the way the shell does, and counts the writes."""
+
+    def start(self):
+        self.status, self.writes = CanaryRolloutStatus(), 0
+        return self
+
+    def look(self, *, evaluate=True):
+        seen = self.observe(evaluate=evaluate)
+        old = CanaryRolloutStatus.model_validate(self.status.to_dict())
+        decision = decide(self.spec, old.rollout, seen, self.now)
+        for action in decision.actions:
+            self.do(action)
+        assessment = None if decision.restart_evidence else seen.assessment
+        new = report(old, decision, Facts(self.spec, 7, seen.route, assessment, {"at": self.now}, self.now))
+        if worth_writing(old, new, self.now):
+            self.status, self.writes = new, self.writes + 1
+        self.persist(replace(decision, state=self.status.rollout))
+        return decision
+
+    def condition(self, kind):
+        return next((item for item in self.status.conditions if item.type == kind), None)
+
+
+def held(name="second", **changes) -> Reported:
+    world = Reported(now=1_700_000_000.123_456, **changes).start().run()
+    world.release().run()
+    while world.state.stage != name:
+        world.run(60)
+        world.run()
+    return world
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        PASS,
+        NO_DATA,
+        (verdict(Outcome.NONE, since=1_700_000_000.123_456_7),),
+        (*PASS, verdict(Outcome.FAIL, rule="denials")),
+    ],
+)
+def test_a_held_rollout_writes_nothing_between_checkpoints(rules):
+    world = held(spec=spec(stages=stages(("second", {"hold": "30h"})), onNoData={"holdFor": "48h"}))
+    if rules[-1].rule == "denials":
+        rules = (*PASS, replace(rules[-1], action=None))
+    world.rules = rules
+    world.now += 0.777_7
+    world.look()
+    world.look()
+    writes, began = world.writes, world.now
+    while world.now < began + CHECKPOINT * 10:
+        world.now += 7.3
+        world.look()
+        world.look(evaluate=False)
+    assert world.writes - writes <= 10
+    assert world.state.phase is Phase.PROGRESSING
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda world: world.say(Verb.PAUSE),
+        lambda world: world.say(Verb.ROLLBACK),
+        lambda world: setattr(world, "problems", ("Service x does not exist",)),
+        lambda world: setattr(world, "no_raise", "clock"),
+        lambda world: world.confirm(yes=False),
+    ],
+)
+def test_a_rollout_at_rest_writes_nothing_however_often_it_is_looked_at(arrange):
+    world = held()
+    arrange(world)
+    world.run(600, looks=1000)
+    writes = world.writes
+    for _ in range(100):
+        world.look(evaluate=False)
+    assert world.writes == writes
+
+
+def test_an_extended_hold_keeps_its_words_between_evaluations():
+    world = held(spec=spec(stages=stages(("second", {"hold": "60s", "maxHold": "10h"}))))
+    world.rules = (verdict(Outcome.NONE, lack=None, since=world.now),)
+    world.run(100)
+    words, writes = world.status.message, world.writes
+    for _ in range(20):
+        world.now += 5
+        world.look(evaluate=False)
+        world.look()
+    assert world.status.message == words
+    assert "beyond its time" in words
+    assert world.writes == writes
+
+
+# -- what it says
+
+
+def test_kstatus_reads_ready_at_rest():
+    world = Reported().start().run()
+    assert world.condition("Ready").status == "True"
+    assert world.condition("Reconciling") is None
+    assert world.condition("Stalled") is None
+    assert world.status.observed_generation == 7
+
+
+def test_kstatus_reads_reconciling_while_a_revision_is_under_way():
+    world = held()
+    assert (world.condition("Ready").status, world.condition("Reconciling").status) == ("False", "True")
+    assert world.condition("Ready").reason == Reason.STAGE_HELD == world.condition("Reconciling").reason
+    assert world.status.stage == "second (2/4)"
+    assert (world.status.weight, world.status.revision, world.status.router) == ("5%", V2, "nginx (njs)")
+
+
+def test_kstatus_reads_stalled_once_a_revision_was_stopped():
+    world = held()
+    world.rules = FAIL
+    world.run(31)
+    assert (world.condition("Ready").status, world.condition("Stalled").status) == ("False", "True")
+    assert world.condition("Reconciling") is None
+    assert world.status.halt.rule == "error-rate"
+    assert world.status.history[0].result == "RolledBack"
+
+
+def test_kstatus_reads_stalled_when_a_person_must_mend_something():
+    world = held()
+    world.problems = ("Service shop-canary does not exist; create it",)
+    world.run()
+    assert world.condition("Stalled").message == world.problems[0]
+    world.problems = ()
+    world.run()
+    assert world.condition("Stalled") is None
+
+
+def test_a_contested_route_has_its_condition_while_it_is():
+    world = held()
+    world.foreign(0)
+    world.reassert_at = world.now + 100
+    world.run(1)
+    contested = world.condition("RouteContested")
+    assert (contested.status, contested.reason) == ("True", Reason.ROUTE_CONTESTED)
+    assert "kubectl-edit wrote 0% over the wanted 5%" in contested.message
+    world.run(101)
+    world.look()
+    assert world.condition("RouteContested") is None
+
+
+def test_a_transition_time_moves_only_with_the_status_of_its_condition():
+    world = held()
+    began = world.condition("Ready").last_transition_time
+    world.run(60).run()
+    assert world.status.stage.startswith("third")
+    assert world.condition("Ready").last_transition_time == began
+    world.run(60).run(60).run(60)
+    world.run(60)
+    assert world.condition("Ready").status == "True"
+    assert world.condition("Ready").last_transition_time > began
+
+
+def test_words_that_are_kept_keep_reason_and_next_change_too():
+    world = held()
+    before = world.status
+    decision = replace(world.last, message=None, reason=Reason.IDLE, next_change=None)
+    after = report(before, decision, Facts(world.spec, 7, world.route, None, {}, world.now))
+    assert (after.message, after.next_change) == (before.message, before.next_change)
+    assert after.conditions == before.conditions
+
+
+def test_a_reason_of_a_newer_version_does_not_break_what_is_kept():
+    world = held()
+    strange = world.status.conditions[0].model_copy(update={"reason": "FromTheFuture"})
+    old = world.status.model_copy(update={"conditions": (strange,)})
+    after = report(old, replace(world.last, message=None), Facts(world.spec, 7, None, None, {}, world.now))
+    assert after.conditions[0].reason == Reason.IDLE
+    nothing = report(
+        CanaryRolloutStatus(), replace(world.last, message=None), Facts(world.spec, 7, None, None, {}, 0.0)
+    )
+    assert nothing.conditions[0].reason == Reason.IDLE
+    assert nothing.router == "nginx"
+
+
+def test_verdicts_are_shown_kept_and_forgotten_with_the_evidence():
+    world = held()
+    world.rules = (*PASS, verdict(Outcome.NONE, rule="p99"))
+    world.look()
+    assert [item.rule for item in world.status.verdicts] == ["error-rate", "p99"]
+    world.look(evaluate=False)
+    assert len(world.status.verdicts) == 2
+    world.say(Verb.RESET)
+    world.look()
+    assert world.status.verdicts == ()
+
+
+def test_verdicts_are_gone_once_a_revision_has_succeeded_and_stay_after_a_rollback():
+    world = held("all")
+    world.run(60).run(60)
+    world.look(evaluate=False)
+    assert (world.state.phase, world.status.verdicts) == (Phase.SUCCEEDED, ())
+    world = held()
+    world.rules = FAIL
+    world.run(31)
+    world.look(evaluate=False)
+    assert [item.verdict for item in world.status.verdicts] == ["fail"]
+
+
+def test_a_command_leaves_its_answer():
+    world = held().say(Verb.PAUSE)
+    world.look()
+    assert world.status.last_command.accepted
+    assert world.status.consumed == {"pause": world.commands[0].id}
+
+
+def test_the_history_is_bounded_newest_first():
+    entry = HistoryEntry(revision=V1, result="Succeeded", ended_at=1.0)
+    world = held()
+    old = world.status.model_copy(update={"history": (entry,) * MAX_HISTORY})
+    ended = entry.model_copy(update={"revision": V2})
+    after = report(old, replace(world.last, ended=ended), Facts(world.spec, 7, None, None, {}, world.now))
+    assert len(after.history) == MAX_HISTORY
+    assert after.history[0].revision == V2
+
+
+def test_a_stage_that_is_not_in_the_list_is_shown_without_a_place():
+    world = held()
+    gone = replace(world.last, state=world.state.model_copy(update={"stage": "gone"}))
+    assert report(world.status, gone, Facts(world.spec, 7, None, None, {}, world.now)).stage == "gone"
+
+
+def test_there_is_something_to_say_at_every_moment_of_a_journey():
+    world = Reported().start()
+    said = []
+    for step in range(120):
+        if step == 3:
+            world.release()
+        world.look()
+        assert world.status.message
+        assert (world.condition("Ready").reason == Reason.IDLE) is (world.state.phase is Phase.IDLE)
+        said.append(world.status.message)
+        world.now += 4
+    assert world.state.phase is Phase.SUCCEEDED
+    assert len(set(said)) > 12
+
+
+# -- what it holds
+
+
+def test_a_status_reads_back_as_it_was_written_at_every_look():
+    world = Reported(now=1_700_000_000.999_999_9).start()
+    for step in range(80):
+        if step == 3:
+            world.release()
+        if step == 40:
+            world.rules = FAIL
+        world.look()
+        again = CanaryRolloutStatus.model_validate(json.loads(json.dumps(world.status.to_dict())))
+        assert again == world.status
+        world.now += 3.333_333
+
+
+def test_absent_is_not_written_as_null():
+    assert "null" not in json.dumps(held().status.to_dict())
+
+
+def worst_case() -> CanaryRolloutStatus:
+    """Every list full, every text as long as it can be."""
+    long, name, at = "w" * 5000, "n" * 63, 1_700_000_000.123
+    stages_ = stages_from_weights(tuple(f"{number + 1}%" for number in range(31)) + ("100%",), "99999d23h59m59s")
+    rules = tuple(
+        replace(verdict(Outcome.FAIL, rule=f"{number:02d}{name}"[:63], since=at), message=long) for number in range(32)
+    )
+    exits = tuple(replace(rule, action=None, rule=f"g{rule.rule}"[:63]) for rule in rules[:16])
+    state = RolloutState(
+        phase=Phase.AWAITING_PROMOTION,
+        revision=V2,
+        stable_revision=V1,
+        stage=stages_[-1].name,
+        wanted=9999,
+        confirmed=9999,
+        clock=StageClock(held_ms=10**10, since=at),
+        began_at=at,
+        serving_since=at,
+        pause=Pause(reason=Reason.PAUSED_NOT_ENOUGH, rule=name, message=long[:300], at=at),
+        lowering=Lowering(reason=Reason.NEW_REVISION, to=9999, at=at),
+        approval=Approval(stage=name, at=at),
+        no_data_since=at,
+        drain_until=at,
+        fresh_after=at,
+        pin=9999,
+        override=stages_,
+        halts=tuple(
+            Halt(
+                revision=f"{number:010d}",
+                reason=Reason.ROLLBACK_COMMANDED,
+                rule=name,
+                message=long[: 100 if number else 300],
+                stage=name,
+                weight=9999,
+                at=at,
+            )
+            for number in range(MAX_HALTS)
+        ),
+        heard=("i" * 64,) * MAX_HEARD,
+    )
+    entry = HistoryEntry(
+        revision=V2, result="Superseded", reason="R" * 24, message=long[:100], began_at=at, ended_at=at
+    )
+    breaches = {rule.rule: Breach("f" * 8, at, 123_456.789, at) for rule in rules}
+    seen = frozenset(f"query:{number:08x}" for number in range(48))
+    evidence = Evidence(breaches, seen, seen, at, at)
+    command = CommandStatus(id="i" * 64, command="set-weight", at=at, by="b" * 128, accepted=False, message="m" * 300)
+    old = CanaryRolloutStatus(
+        history=(entry,) * MAX_HISTORY,
+        last_command=command,
+        consumed={verb.value: "i" * 64 for verb in Verb},
+        conditions=(ConditionStatus(type="Ready", status="False", reason="Idle", message="", last_transition_time=at),),
+    )
+    world = held()
+    decision = replace(
+        world.last, state=state, message=long, stalled=True, ended=entry, command=command, next_change=at
+    )
+    route = replace(world.route, contested_by="m" * 128, weight=1)
+    return report(old, decision, Facts(world.spec, 7, route, Assessment(at, rules, exits), evidence.to_dict(), at))
+
+
+def test_the_largest_possible_status_is_small():
+    size = len(json.dumps(worst_case().to_dict(), separators=(",", ":"), ensure_ascii=False).encode())
+    print(f"largest status: {size} bytes")
+    assert size < LARGEST_STATUS
+
+
+def test_causes_are_cut_where_they_are_remembered():
+    world = at_stage("second")
+    world.rules = (replace(FAIL[0], message="x" * 10_000),)
+    world.run(31)
+    assert len(world.state.halt_of(V2).message) == 300
+    assert re.fullmatch(r"x{99}…", world.history[0].message)
+
+
+def test_stages_given_at_the_start_count_before_those_of_the_spec():
+    override = stages_from_weights(("10%", "100%"), "5m")
+    state = RolloutState(stage="w10", wanted=1000, override=override)
+    assert stages_of(spec(), state) == override
+    assert stage_of(spec(), state) == override[0]
+    assert stage_of(spec(), RolloutState()).name == "first"

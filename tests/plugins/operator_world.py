@@ -399,6 +399,11 @@ class World:
         return row.obj if row is not None else {}
 
     @property
+    def exists(self) -> bool:
+        """Whether the CanaryRollout is there."""
+        return bool(self.look(CANARY_ROLLOUTS, "checkout"))
+
+    @property
     def status(self) -> Object:
         return self.look(CANARY_ROLLOUTS, "checkout").get("status") or {}
 

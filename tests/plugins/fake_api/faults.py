@@ -70,6 +70,11 @@ class Before:
     act: Callable[[], object]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """Let it through: what is to happen to the n-th call that matches comes after n - 1 of these."""
+
+
 @dataclass
 class Rule:
     match: Match

@@ -291,22 +291,24 @@ class Cluster:
         return self.log[identity]
 
     def _action(self, action) -> Effect:
-        match action:
-            case Lower(route, fence):
-                return lambda cluster, late: cluster.write_route(route, fence, late=late, lowering=True)
-            case Raise(route, fence):
-                return lambda cluster, late: cluster.write_route(route, fence, late=late, lowering=False)
-            case HoldPause():
-                return lambda cluster, late: cluster.canary.pause(by_us=True)
-            case ReleasePause():
-                return lambda cluster, late: cluster.release_pause(late=late)
-            case ScaleCanary(replicas):
-                return lambda cluster, late: cluster.scale(replicas, late=late)
-            case CopyTemplate(revision):
-                return lambda cluster, late: cluster.copy(revision, late=late)
-            case RestoreStable(revision):
-                return lambda cluster, late: cluster.restore(revision, late=late)
-        raise AssertionError(action)
+        def effect(cluster: "Cluster", late: bool) -> None:
+            match action:
+                case Lower(route, fence) | Raise(route, fence):
+                    cluster.write_route(route, fence, late=late, lowering=isinstance(action, Lower))
+                case HoldPause():
+                    cluster.canary.pause(by_us=True)
+                case ReleasePause():
+                    cluster.release_pause(late=late)
+                case ScaleCanary(replicas):
+                    cluster.scale(replicas, late=late)
+                case CopyTemplate(revision):
+                    cluster.copy(revision, late=late)
+                case RestoreStable(revision):
+                    cluster.restore(revision, late=late)
+                case _:
+                    raise AssertionError(action)
+
+        return effect
 
     # -- effects, and what must hold at each ---------------------------------------------------------------------------
 

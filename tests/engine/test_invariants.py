@@ -6,8 +6,10 @@ ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path ea
 
 import os
 
+import tally
 from cluster import Cluster, Deployment
-from hypothesis import HealthCheck, Phase as Step, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Step
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -328,5 +330,5 @@ class Rollouts(RuleBasedStateMachine):
 def test_the_invariants_hold_whatever_happens():
     Steps.count = 0
     run_state_machine_as_test(Rollouts, settings=PROFILE)
-    print(f"engine: {Steps.count} steps of random worlds")
+    tally.LINES.append(f"engine: {Steps.count} steps in random worlds")
     assert Steps.count >= LEAST_STEPS

@@ -7,11 +7,11 @@ from canary_rollout.controller.memory import Contest, Memory, Pods
 from canary_rollout.controller.queue import Key
 from canary_rollout.engine.observation import Observation
 from canary_rollout.kube.cache import Cache
+from canary_rollout.kube.compact import compact
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, PODS, Clock, KubeApi, NotFoundError, Object
 from canary_rollout.model.commands import Command, read_commands
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
-from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.traffic.port import Router
 from canary_rollout.workloads.view import deployment_revision, own_pods, pod_selector, selector_labels, version_view
 
@@ -56,7 +56,7 @@ class Gatherer:
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
-            commands=self._commands(key, memory.status),
+            commands=self._commands(key, memory),
             at_start=memory.term != self.term(),
             no_raise=self.no_raise(),
             reassert_at=memory.contest.reassert_at,
@@ -81,7 +81,8 @@ class Gatherer:
         known = memory.pods.get(name)
         if known is None or known.version != version:
             items, _ = await self.api.list_all(PODS, namespace, labels=pod_selector(deployment))
-            known = memory.pods[name] = Pods(version, own_pods(deployment, items))
+            own = own_pods(deployment, items)
+            known = memory.pods[name] = Pods(version, tuple(compact(PODS, pod) for pod in own))
         return known.items
 
     async def pods_of_both(
@@ -111,11 +112,13 @@ class Gatherer:
                 )
         return found + router.problems()
 
-    def _commands(self, key: Key, status: CanaryRolloutStatus) -> tuple[Command, ...]:
+    def _commands(self, key: Key, memory: Memory) -> tuple[Command, ...]:
         rollout = self.cache.get(CANARY_ROLLOUTS, *key)
         annotations = (rollout or {}).get("metadata", {}).get("annotations") or {}
-        commands, _ = read_commands(annotations)
-        return tuple(command for command in commands if status.consumed.get(command.verb) != command.id)
+        commands, errors = read_commands(annotations)
+        memory.unreadable = frozenset(str(error) for error in errors)
+        consumed = memory.status.consumed
+        return tuple(command for command in commands if consumed.get(command.verb) != command.id)
 
 
 def _spec_problems(memory: Memory) -> list[str]:

@@ -20,7 +20,7 @@ from canary_rollout.controller.informer import FED_BY_KOPF, WatchObserver, feed
 from canary_rollout.controller.queue import Backoff
 from canary_rollout.kube.cache import Cache
 from canary_rollout.kube.client import Client, Connection
-from canary_rollout.kube.port import Object, Resource
+from canary_rollout.kube.port import Resource
 
 log: Final = structlog.get_logger(__name__)
 
@@ -211,7 +211,7 @@ class KopfWatch:
 
     def _handler(self, resource: Resource, main: asyncio.AbstractEventLoop) -> Any:
         async def on_event(event: Any, **_: Any) -> None:
-            main.call_soon_threadsafe(feed, self._cache, resource, event["type"], _own(event["object"]))
+            main.call_soon_threadsafe(feed, self._cache, resource, event["type"], event["object"])
 
         return on_event
 
@@ -236,11 +236,3 @@ def _left_behind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     CPython 3.11 gets confused when that happens inside a compilation (gh-106905).
     """
     log.debug("left behind by kopf", what=context.get("message"), error=str(context.get("exception") or ""))
-
-
-def _own(body: Any) -> Object:
-    """A copy of the parts the cache trims: kopf, on its own thread, still reads the original."""
-    metadata = dict(body["metadata"])
-    if metadata.get("annotations"):
-        metadata["annotations"] = dict(metadata["annotations"])
-    return {**body, "metadata": metadata}

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from canary_rollout.kube.port import CONFIG_MAPS, FIELD_MANAGER, INGRESSES, ROLLOUT_LABEL, Object, Resource
+from canary_rollout.kube.compact import compact
+from canary_rollout.kube.port import CONFIG_MAPS, INGRESSES, ROLLOUT_LABEL, Object, Resource
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """Label of EndpointSlices that names their Service."""
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 _Key = tuple[str, str]
 
@@ -216,8 +216,7 @@ class Cache:
                 return None
             self._unindex(kind, key, before)
         kind.tombstones.pop(key, None)
-        if resource not in self._keep:
-            _trim(obj)
+        obj = compact(resource, obj, whole=resource in self._keep)
         kind.by_namespace.setdefault(key[0], {})[key[1]] = obj
         labels = obj["metadata"].get("labels") or {}
         for label in self._indexed:
@@ -271,14 +270,3 @@ def _same_or_older(obj: Object, before: Object) -> bool:
 def _carries(obj: Object, labels: Mapping[str, str]) -> bool:
     own = obj["metadata"].get("labels") or {}
     return all(own.get(key) == value for key, value in labels.items())
-
-
-def _trim(obj: Object) -> None:
-    """Drop what nobody here reads; on a Deployment that is more than half of the object."""
-    metadata = obj["metadata"]
-    ours = [entry for entry in metadata.pop("managedFields", ()) if entry.get("manager", "").startswith(FIELD_MANAGER)]
-    if ours:
-        metadata["managedFields"] = ours  # whether spec.paused is ours is read from here
-    annotations = metadata.get("annotations")
-    if annotations:
-        annotations.pop(_LAST_APPLIED, None)

@@ -1,0 +1,87 @@
+"""Objects as the cache keeps them: only what somebody here reads, and every word once.
+
+A parsed object costs about ten times its JSON, most of it in keys and words that are the same in thousands of others.
+Sharing them and leaving the rest out is the difference between 0.4 MB and 0.05 MB for one rollout with all it refers to.
+"""
+
+from sys import intern
+from typing import Any, Final
+
+from canary_rollout.kube.port import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    FIELD_MANAGER,
+    LEASES,
+    PODS,
+    SERVICES,
+    Object,
+    Resource,
+)
+
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_SHARED: Final = 64
+"""Longest string that is shared with others."""
+_READ: Final[dict[Resource, dict[str, frozenset[str]]]] = {
+    DEPLOYMENTS: {
+        "spec": frozenset({"paused", "replicas", "revisionHistoryLimit", "selector", "template"}),
+        "status": frozenset({"availableReplicas", "observedGeneration", "replicas", "updatedReplicas"}),
+    },
+    SERVICES: {"spec": frozenset({"clusterIP", "ports", "selector", "type"}), "status": frozenset()},
+    ENDPOINT_SLICES: {"ports": frozenset()},
+    LEASES: {},
+    PODS: {
+        "spec": frozenset(),
+        "status": frozenset({"conditions", "containerStatuses", "initContainerStatuses", "phase", "reason"}),
+    },
+}
+"""Of these kinds, only these fields of these parts are read; parts that are not named are kept whole."""
+
+
+def compact(resource: Resource, obj: Object, *, whole: bool = False) -> Object:
+    """A copy for the cache; ``obj`` itself is not changed.
+
+    Args:
+        resource: its kind.
+        obj: as the API server sent it.
+        whole: keep ``managedFields`` of everybody (who wrote a route last is read from them).
+    """
+    read = _READ.get(resource, {})
+    kept: Object = {}
+    for key, value in obj.items():
+        if key == "metadata":
+            kept["metadata"] = _metadata(value, whole=whole)
+        elif key in read:
+            fields = read[key]
+            if fields and value:
+                kept[key] = {intern(name): _shared(part) for name, part in value.items() if name in fields}
+        else:
+            kept[intern(key)] = _shared(value)
+    return kept
+
+
+def _metadata(metadata: Object, *, whole: bool) -> Object:
+    kept: Object = {
+        intern(key): _shared(value) for key, value in metadata.items() if key not in {"managedFields", "annotations"}
+    }
+    entries = metadata.get("managedFields") or ()
+    ours = [_shared(entry) for entry in entries if whole or entry.get("manager", "").startswith(FIELD_MANAGER)]
+    if ours:
+        kept["managedFields"] = ours  # whether spec.paused is ours is read from here
+    notes = {
+        intern(key): _shared(value)
+        for key, value in (metadata.get("annotations") or {}).items()
+        if key != _LAST_APPLIED
+    }
+    if notes:
+        kept["annotations"] = notes
+    return kept
+
+
+def _shared(value: Any) -> Any:
+    if type(value) is str:
+        return intern(value) if len(value) <= _SHARED else value
+    if type(value) is dict:
+        return {intern(key): _shared(part) for key, part in value.items()}
+    if type(value) is list:
+        return [_shared(part) for part in value]
+    return value

@@ -57,7 +57,8 @@ class Memory:
         evaluating: whether the rules are to be evaluated at every interval.
         check_error: why Prometheus cannot be asked for this rollout; empty when it can.
         contest: who interferes with the route.
-        unreadable: annotations that look like commands and are none, and have been told.
+        unreadable: what is wrong with annotations that look like commands and are none.
+        told: those of them that have been told.
     """
 
     generation: int = -1
@@ -76,6 +77,7 @@ class Memory:
     check_error: str = ""
     contest: Contest = field(default_factory=Contest)
     unreadable: frozenset[str] = frozenset()
+    told: frozenset[str] = frozenset()
 
     def read(self, rollout: Object) -> None:
         """Parse spec and status where they changed."""

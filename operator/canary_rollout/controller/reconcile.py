@@ -152,6 +152,7 @@ class Reconciler:
             return _UNPRIMED
         await self._leave_old_place(rollout, memory, spec, router)
         seen = await shell.gatherer.observe(key, memory, spec, router)
+        self._tell_unreadable(rollout, memory)
         executor = Executor(router, Workloads(shell.api, key[0], spec))
         if deleting:
             goodbye = await farewell(shell.api, rollout, memory, seen, executor, now=shell.clock.now())
@@ -246,6 +247,11 @@ class Reconciler:
         shell.evaluations.follow(key, memory)
         if not decision.latch:
             self._tell(rollout, status, decision)
+
+    def _tell_unreadable(self, rollout: Object, memory: Memory) -> None:
+        for words in sorted(memory.unreadable - memory.told):
+            self._shell.telemetry.note(rollout, Note(Reason.COMMAND_REFUSED, words, warning=True))
+        memory.told = memory.unreadable
 
     def _tell(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
         for note in decision.notes:

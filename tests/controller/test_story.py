@@ -217,7 +217,7 @@ async def test_a_stage_that_needs_approval_waits_for_it():
 async def test_prometheus_that_is_down_holds_the_weight_says_so_and_lets_it_go_on():
     world = await World().build()
     async with world.run():
-        entered = await world.serve("second") or now()
+        entered = await world.serve("second")
         await asyncio.sleep(5)
         world.numbers.down = True
         await world.until(lambda: world.condition("Ready").get("reason") == "NoData")

@@ -88,7 +88,7 @@ async def test_rollback_and_retry():
 async def test_reset_forgets_the_evidence_and_holds_the_stage_again():
     world = await World().build()
     async with world.run():
-        entered = await world.serve("second") or now()
+        entered = await world.serve("second")
         await asyncio.sleep(40)
         await world.say(Verb.RESET)
         await world.reach("third")

@@ -365,6 +365,14 @@ class World:
     async def annotate(self, annotations: Object) -> None:
         await self.user.merge_patch(CANARY_ROLLOUTS, SHOP, "checkout", {"metadata": {"annotations": annotations}})
 
+    async def poll(self, condition: Callable[[], object], within: float = 600.0) -> float:
+        """As :meth:`until`, for what shows in no object."""
+        end = now() + within
+        while not condition():
+            assert now() < end, f"not within {within} s"
+            await asyncio.sleep(0.05)
+        return now()
+
     async def until(self, condition: Callable[[], object], within: float = 600.0) -> float:
         """Let time pass until something is so; the moment it is."""
         try:
@@ -383,11 +391,11 @@ class World:
             lambda: self.state.get("stage") == stage and "since" in self.state.get("clock", {}), within
         )
 
-    async def serve(self, stage: str = "second") -> None:
+    async def serve(self, stage: str = "second") -> float:
         """An operator's good release up to a stage."""
         await self.until(lambda: self.phase == "Idle")
         await self.release()
-        await self.reach(stage)
+        return await self.reach(stage)
 
     async def rest(self, phase: str, within: float = 600.0) -> float:
         """Until the rollout is in that phase."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.rules import assess
 from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
@@ -51,7 +52,7 @@ class Checks:
         self._evaluated = evaluated
         self._memories = memories
         self._followed: set[Key] = set()
-        self.queue = WorkQueue(self._check, workers=1024, timeout=60.0, observer=observer)
+        self.queue = WorkQueue(logged(self._check, "evaluation"), workers=1024, timeout=60.0, observer=observer)
 
     def follow(self, key: Key, memory: Memory) -> None:
         """Start or stop evaluating, as ``memory.evaluating`` says."""

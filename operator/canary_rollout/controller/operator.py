@@ -8,6 +8,7 @@ import structlog
 
 from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
+from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
 from canary_rollout.controller.informer import Informers, WatchObserver
@@ -15,7 +16,6 @@ from canary_rollout.controller.lease import Lease
 from canary_rollout.controller.owners import Owners, urgent
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.controller.reconcile import Reconciler, Shell, Telemetry
-from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
 from canary_rollout.kube.recording import RecordingApi
@@ -78,7 +78,7 @@ class Operator:
             term=lambda: parts.lease.term,
             owner=self.owners.owner,
         )
-        self.queue = WorkQueue(self._reconcile, observer=parts.queue_observer)
+        self.queue = WorkQueue(logged(self._reconcile, "reconcile"), observer=parts.queue_observer)
         self.informers = Informers(
             parts.api, self.cache, self.queue.add, namespaces=parts.namespaces, observer=parts.watch_observer
         )
@@ -136,14 +136,7 @@ class Operator:
             self.queue.add((rollout["metadata"]["namespace"], rollout["metadata"]["name"]))
 
     async def _reconcile(self, key: Key) -> float | None:
-        try:
-            return await self.reconciler.reconcile(key)
-        except CanaryRolloutError as error:
-            log.warning("to be repeated", namespace=key[0], rollout=key[1], error=str(error))
-            raise
-        except Exception:
-            log.exception("to be repeated", namespace=key[0], rollout=key[1])
-            raise
+        return await self.reconciler.reconcile(key)
 
     def _noticed(self, change: Change) -> None:
         """An answer to ourselves brought news. Whoever it is urgent for looks again, after the look that is under way."""

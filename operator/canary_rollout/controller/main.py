@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -49,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(LEASE_LOST if isinstance(error, LeaseLostError) else 1)
 
 
+class StartError(CanaryRolloutError):
+    """The process cannot begin; the message says what to change."""
+
+
 class Process:
     """One operator process, from connecting to the last goodbye."""
 
@@ -63,6 +68,7 @@ class Process:
         Raises:
             LeaseLostError: another replica may act now.
             ConfigError: there is no cluster to talk to.
+            StartError: its own pages cannot be served.
         """
         settings = self._settings
         client = await self._connect()
@@ -104,10 +110,15 @@ class Process:
             observer=self._instruments,
         )
         lag = LoopLag()
-        work = asyncio.ensure_future(_together(operator.run(), watch.run(), recorder.run(), lag.run()))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        async with self._server(operator, watch, lease, guard, lag):
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._server(operator, watch, lease, guard, lag))
+            except OSError as error:
+                place = f"{self._settings.host}:{self._settings.port}"
+                raise StartError(f"cannot listen on {place}: choose another --host or --port ({error})") from error
+            work = asyncio.ensure_future(_together(operator.run(), watch.run(), recorder.run(), lag.run()))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, work.cancel)
             try:
                 await work
             except asyncio.CancelledError:

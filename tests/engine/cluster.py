@@ -129,10 +129,9 @@ class Cluster:
     confirms: bool = True
     frozen: list[Effect] = field(default_factory=list)
     # the shadow: what has happened, told independently of the engine
-    condemned: set[str] = field(default_factory=set)
+    condemned: dict[str, float] = field(default_factory=dict)
     held: defaultdict[tuple[str, int], float] = field(default_factory=lambda: defaultdict(float))
     approvals: dict[str, float] = field(default_factory=dict)
-    accepted: set[str] = field(default_factory=set)
     meddled: bool = False
     copied: str = ""
     emptied_at: float | None = None
@@ -196,6 +195,8 @@ class Cluster:
         decision, status = self.decide(self.observe(rules, exits))
         for effect in [effect for group in self.effects(decision, status) for effect in group]:
             effect(self, False)
+        if decision.latch:
+            self.condemned.setdefault(decision.state.revision, self.now)
         self.at_start = False
         self.check()
         if decision.latch:
@@ -214,6 +215,8 @@ class Cluster:
             done, left = done + rest[:count], rest[count:]
         for effect in done:
             effect(self, False)
+        if decision.latch and done:
+            self.condemned.setdefault(decision.state.revision, self.now)
         self.frozen = left if freeze else []
         self.at_start = True
         self.check()
@@ -269,16 +272,13 @@ class Cluster:
         before = self.state
         self.status = _merge(self.status, difference)
         self.status_version += 1
-        if decision.latch:
-            self.condemned.add(decision.state.revision)
-        if late:
-            self.accepted &= {*self.state.heard}  # an old operator's latch took the newer list's place
         command = decision.command
         if command is not None:
-            assert command.id not in self.accepted, "a command counts once"
-            self.accepted.add(command.id)
-            if command.accepted and command.command == Verb.RETRY:
-                self.condemned.discard(self._of(command.id).revision)
+            assert late or command.id not in before.heard, "a command counts once"
+            if command.accepted and command.command == Verb.RETRY and not late:
+                retried = self._of(command.id)
+                condemned_at = self.condemned.pop(retried.revision, 0.0)
+                assert retried.at >= condemned_at, "only a retry that came after the verdict counts"
             if command.accepted and command.command == Verb.APPROVE:
                 self.approvals[command.message.split()[1]] = self._of(command.id).at
         if (before.wanted, before.revision) != (self.state.wanted, self.state.revision):
@@ -393,6 +393,13 @@ class Cluster:
             assert first.route.latch is not None, "the route's own object carries the verdict"
             assert after.halt_of(after.revision), "the latch is in the state"
             assert self._may_halt(before, seen, decision), "missing data and mere lack of requests condemn nobody"
+        self._judge_actions(before, seen, decision)
+        missing = seen.assessment is not None and any(
+            verdict.lack is Lack.NO_DATA and verdict.action is not Action.ALERT for verdict in seen.assessment.rules
+        )
+        stale = before.fresh_after is not None and self.now < before.fresh_after
+        if missing and not stale and after.wanted > 0 and after.phase in {Phase.PROGRESSING, Phase.PAUSED}:
+            assert after.clock.since is None, "the time stands still while there is no data"
         if self._must_halt(before, seen):
             assert decision.latch, f"harm is stopped at once ({before.phase})"
         if after.revision != before.revision:
@@ -409,6 +416,22 @@ class Cluster:
             assert seen.stable.settled, "traffic goes back only onto a stable that is updated on all pods"
             assert seen.stable.revision == after.revision
         assert len(after.halts) <= 10
+
+    def _judge_actions(self, before: RolloutState, seen: Observation, decision: Decision) -> None:
+        for action in decision.actions:
+            if isinstance(action, Raise):
+                assert self.canary.paused, "no raise while pods of another template can appear"
+                assert not self.canary.crash
+                assert self.canary.ready
+                assert not seen.no_raise
+                assert not seen.problems
+                route = seen.route
+                assert route is not None
+                assert not route.contested_by or self.now >= seen.reassert_at
+                if decision.state.phase in {Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_APPROVAL}:
+                    assert self.canary.pods == {action.route.revision}
+        if self._serves(before) and self.canary.exists and not self.canary.paused:
+            assert HoldPause() in decision.actions, "a template that somebody set free is held again"
 
     def _serves(self, before: RolloutState) -> bool:
         route = self.route
@@ -487,6 +510,9 @@ class Cluster:
 
     def edit(self, spec: CanaryRolloutSpec) -> None:
         self.spec = spec
+        names, weights = {stage.name for stage in self.stages}, {stage.weight for stage in self.stages}
+        if self.state.stage not in names and self.state.wanted not in weights:
+            self.held.clear()  # whose hold this was is gone
         if spec.workload.promotion is Promotion.MANUAL:
             self.copied = ""  # from now on stable's template is somebody else's
 
@@ -518,8 +544,8 @@ class Cluster:
         self.status, self.status_version = {}, self.status_version + 1
         self.at_start = True
         latch = self.route.latch if self.route else None
-        self.condemned &= {latch.revision} if latch else set()
-        self.accepted.clear()
+        kept = latch.revision if latch else ""
+        self.condemned = {revision: at for revision, at in self.condemned.items() if revision == kept}
         self.approvals.clear()
         self.held.clear()
         self.copied = ""

@@ -7,7 +7,7 @@ ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path ea
 import os
 
 import tally
-from cluster import Cluster, Deployment
+from cluster import SERVING, Cluster, Deployment
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Step
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ STAGE_LISTS = (
 SPECS = [
     spec(stages=stages, paused=paused, workload={**spec().workload.model_dump(mode="json", by_alias=True), **more})
     for stages in STAGE_LISTS
-    for paused in (False, False, True)
+    for paused in (False, False, False, False, True)
     for more in (
         {"promotion": "CopyTemplate"},
         {"promotion": "Manual"},
@@ -128,8 +128,9 @@ exits = st.sampled_from(
         (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NOT_APPLICABLE),),
     ]
 )
-GOOD = (OUTCOMES["pass"],)
-revisions = st.sampled_from(["a" * 10, "b" * 10, "c" * 10, "d" * 10])
+GOOD, BAD = (OUTCOMES["pass"],), (OUTCOMES["fail"],)
+mostly_good = st.just(GOOD) | st.just(GOOD) | st.just(GOOD) | rules
+revisions = st.sampled_from(["a" * 10, "b" * 10, "c" * 10])
 weights = st.sampled_from(["0%", "0.5%", "1%", "5%", "10%", "25%", "60%", "100%"])
 
 
@@ -173,17 +174,78 @@ class Rollouts(RuleBasedStateMachine):
     def comes_to_rest(self, rules, exits):
         self.cluster.settle(rules, exits)
 
-    @rule(looks=st.integers(1, 14))
-    def goes_on(self, looks):
-        """Everything works for a while."""
+    @rule(looks=st.integers(1, 12), rules=mostly_good)
+    def goes_on(self, looks, rules=GOOD):
+        """Time goes by in a cluster that works."""
         cluster = self.cluster
         cluster.confirm(yes=True)
-        for _ in range(looks):
-            cluster.canary.replace_all()
-            cluster.stable.replace_all()
-            decision = cluster.look(GOOD)
+        for number in range(looks):
+            if number % 2:
+                cluster.canary.replace_all()
+                cluster.stable.replace_all()
+            decision = cluster.look(rules)
             due = decision.wake_at if decision.wake_at is not None else cluster.now + 60
             cluster.wait(min(max(0.0, due - cluster.now), 90.0))
+
+    @rule(looks=st.integers(4, 30))
+    def everything_is_mended_and_goes_on(self, looks):
+        cluster = self.cluster
+        cluster.canary.exists = cluster.canary.ready = cluster.canary.observed = True
+        cluster.canary.crash, cluster.no_raise, cluster.problems = "", "", ()
+        if cluster.canary.paused and not cluster.canary.paused_by_us and cluster.weight == 0:
+            cluster.canary.go_on()
+        if cluster.spec.paused:
+            cluster.edit(SPECS[0])
+        for _ in range(3):
+            self.goes_on(looks // 3)
+            self.a_person_answers()
+
+    def a_person_answers(self):
+        """What a person would say who reads the status."""
+        answers = {
+            Phase.AWAITING_APPROVAL: Verb.APPROVE,
+            Phase.PAUSED: Verb.RESUME,
+            Phase.ROLLED_BACK: Verb.RETRY,
+            Phase.HALTED: Verb.RETRY,
+        }
+        if verb := answers.get(self.cluster.state.phase):
+            self.cluster.say(verb)
+
+    @rule(looks=st.integers(0, 6), landed=st.integers(1, 3), data=st.data())
+    def a_fail_is_carried_out_in_part(self, looks, landed, data):
+        picks = iter([landed])
+        choose = lambda count: next(picks, None) or data.draw(st.integers(0, count - 1))  # noqa: E731
+        self.cluster.look_and_stop(BAD, (), choose, freeze=False)
+        self.goes_on(looks)
+
+    @rule(weight=st.integers(0, 10_000), rules=mostly_good | st.just(BAD), looks=st.integers(0, 3))
+    def an_operator_freezes_over_somebodys_write(self, weight, rules, looks):
+        self.cluster.foreign_weight(weight)
+        self.cluster.look_and_stop(None, (), lambda _: 0, freeze=True)
+        late, self.cluster.frozen = self.cluster.frozen, []
+        self.cluster.look(rules)
+        self.goes_on(looks)
+        self.cluster.frozen = late
+        self.cluster.thaw()
+
+    @rule(looks=st.integers(0, 3))
+    def lowered_while_nobody_looked(self, looks):
+        cluster = self.cluster
+        state = cluster.state
+        steady = state.phase in SERVING and 0 < state.wanted == state.confirmed == cluster.weight
+        if steady and cluster.route.revision == state.revision:
+            cluster.foreign_weight(0)
+            cluster.at_start = True
+            cluster.look()
+            assert state.revision in cluster.condemned, "taken for a verdict that was lost"
+            self.goes_on(looks)
+
+    @rule(seconds=st.sampled_from([1.0, 90_000.0]), looks=st.integers(0, 8))
+    def approved_in_advance(self, seconds, looks):
+        self.cluster.say(Verb.APPROVE)
+        self.cluster.look()
+        self.cluster.wait(seconds)
+        self.goes_on(looks)
 
     @rule(rules=st.none() | rules, exits=exits, data=st.data(), freeze=st.booleans())
     def dies_between_two_effects(self, rules, exits, data, freeze):
@@ -253,17 +315,16 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(weight=weights, looks=st.integers(0, 12))
     def the_command_that_is_asked_for(self, weight, looks):
-        """What a person would say who reads the status; then things go on."""
         fitting = {
             Phase.PREPARING: (Verb.START, {"weight": weight}),
             Phase.PROGRESSING: (Verb.SET_WEIGHT, {"weight": weight}),
-            Phase.AWAITING_APPROVAL: (Verb.APPROVE, {}),
-            Phase.PAUSED: (Verb.RESUME, {}),
-            Phase.ROLLED_BACK: (Verb.RETRY, {}),
-            Phase.HALTED: (Verb.RETRY, {}),
+            Phase.PROMOTING: (Verb.ROLLBACK, {}),
+            Phase.AWAITING_PROMOTION: (Verb.ROLLBACK, {}),
         }
-        verb, args = fitting.get(self.cluster.state.phase, (Verb.ROLLBACK, {}))
-        self.cluster.say(verb, **args)
+        if chosen := fitting.get(self.cluster.state.phase):
+            self.cluster.say(chosen[0], **chosen[1])
+        else:
+            self.a_person_answers()
         self.goes_on(looks)
 
     @rule()

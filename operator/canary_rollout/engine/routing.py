@@ -15,10 +15,10 @@ RETRY_RAISE = 2.0
 
 def route(draft: Draft) -> None:
     """Bring the route to what the *persisted* intent says; a fresh halt lowers without waiting for anything."""
+    _keep_template_held(draft)
     if draft.latch:
         draft.actions.insert(0, Lower(wanted_route(draft)))
         return
-    _keep_template_held(draft)
     if _intent(draft) != _intent(Draft(draft.spec, draft.before, draft.seen, draft.now)):
         return  # the intent is persisted first; the route follows in the next reconcile
     target, view = wanted_route(draft), draft.seen.route

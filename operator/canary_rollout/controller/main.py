@@ -1,7 +1,6 @@
 """Entry point of the operator process."""
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import structlog
 
 from canary_rollout.controller.guard import Guard
+from canary_rollout.controller.housekeeping import keep_house, settle
 from canary_rollout.controller.instruments import Instruments, QueueInstruments
 from canary_rollout.controller.lease import Lease, LeaseLostError
 from canary_rollout.controller.logs import configure
@@ -39,10 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the operator until SIGTERM. Exits 0 then, 3 when the Lease was lost, 1 when it cannot run."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(level=settings.log_level, fmt=settings.log_format)
-    # What is cached lives long and holds no cycles: looking for some in it at every turn took most of the time that
-    # evaluations were late (bench/sampler.py at 5,000 rollouts: p99 1.1 s with Python's own thresholds, 0.4 s with these).
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    settle()
     try:
         asyncio.run(Process(settings).run())
     except CanaryRolloutError as error:
@@ -116,7 +113,9 @@ class Process:
             except OSError as error:
                 place = f"{self._settings.host}:{self._settings.port}"
                 raise StartError(f"cannot listen on {place}: choose another --host or --port ({error})") from error
-            work = asyncio.ensure_future(_together(operator.run(), watch.run(), recorder.run(), lag.run()))
+            work = asyncio.ensure_future(
+                _together(operator.run(), watch.run(), recorder.run(), lag.run(), keep_house())
+            )
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, work.cancel)
             try:

@@ -182,11 +182,14 @@ async def prepare(controlplane: ControlPlane, admin: Client, arguments: argparse
 
 async def until(proxies: PaperProxies, weight: int, count: int, within: float) -> None:
     """Until every proxy was told ``weight``."""
-    end = time.monotonic() + within
+    end, shown = time.monotonic() + within, time.monotonic()
     while sum(told == weight for told in proxies.weights.values()) < count:
         if time.monotonic() > end:
             reached = sum(told == weight for told in proxies.weights.values())
             raise SystemExit(f"only {reached} of {count} rollouts reached {weight} basis points within {within:.0f} s")
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            say(f"  {sum(told == weight for told in proxies.weights.values())} of {count}")
         proxies.changed.clear()
         try:
             async with asyncio.timeout(1.0):
@@ -223,7 +226,7 @@ async def measure(
         "--port",
         str(port),
         "--log-level",
-        "warning",
+        os.environ.get("BENCH_LOG_LEVEL", "warning"),
         stdout=log,
         stderr=log,
     )
@@ -259,8 +262,8 @@ async def measure(
         await admin.close()
         await local.close()
         text = (controlplane.directory / "operator.log").read_text(encoding="utf-8", errors="replace")
-        if arguments.verbose and text:
-            print(text[-4000:], file=sys.stderr)
+        if arguments.log:
+            arguments.log.write_text(text, encoding="utf-8")
 
 
 async def held(
@@ -306,7 +309,7 @@ async def main() -> None:
     parser.add_argument("--per-namespace", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--log", type=Path, help="keep what the operator logged")
     arguments = parser.parse_args()
     binary = await ensure_controlplane()
     directory = Path(tempfile.mkdtemp(prefix="canary-rollout-scale-"))

@@ -312,3 +312,28 @@ async def test_a_rule_that_alerts_says_so_once_and_stops_nothing():
         await world.rest("Succeeded")
     assert world.told.reasons().count("RuleAlert") <= 3
     assert "RuleAlert" in world.told.reasons()
+
+
+async def test_a_crash_that_only_the_answer_to_our_own_call_shows_is_acted_on():
+    world = await World().build()
+    async with world.run():
+        entered = await world.serve("all")
+        await asyncio.sleep(entered + 59 - now())
+        world.api.frozen = True  # the watches hang; what happens now is told by nobody
+        world.deployments.crash(SHOP, "checkout-canary")
+        # Promotion reads both Deployments, and so sees it.
+        await world.until(lambda: world.weight == 0, 30)
+        assert halted(world)
+
+
+async def test_a_stage_that_began_is_told_also_when_the_answer_to_its_record_was_lost():
+    world = await World().build()
+    async with world.run():
+        await world.serve("first")
+        await world.until(lambda: world.weight == 500)
+        told = world.told.reasons().count("StageStarted")
+        world.api.fault(Drop(after_effect=True), times=1, **STATUS)
+        await world.reach("second")
+        await asyncio.sleep(5)
+        assert world.told.reasons().count("StageStarted") == told + 1
+        assert world.weight == 500

@@ -186,7 +186,12 @@ class Reconciler:
         except _REFUSALS as error:
             return await self._say_refused(rollout, memory, decision, facts, error)
         if not decision.latch:
-            await self._persist(rollout, memory, decision, status, seen)
+            try:
+                await self._persist(rollout, memory, decision, status, seen)
+            except (asyncio.CancelledError, UnavailableError):
+                # It may have been written all the same, and then nobody decides this again: told twice rather than never.
+                self._tell_notes(rollout, decision)
+                raise
         self._carried_out(rollout, memory, seen, decision, status)
         return None if decision.wake_at is None else max(0.0, decision.wake_at - shell.clock.now())
 
@@ -253,9 +258,12 @@ class Reconciler:
             self._shell.telemetry.note(rollout, Note(Reason.COMMAND_REFUSED, words, warning=True))
         memory.told = memory.unreadable
 
-    def _tell(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
+    def _tell_notes(self, rollout: Object, decision: Decision) -> None:
         for note in decision.notes:
             self._shell.telemetry.note(rollout, note)
+
+    def _tell(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
+        self._tell_notes(rollout, decision)
         self._shell.telemetry.decided(rollout, status, decision)
 
     def _said(self, rollout: Object, goodbye: Goodbye) -> float | None:

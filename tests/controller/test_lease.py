@@ -126,6 +126,15 @@ async def test_a_released_lease_is_taken_at_once(api):
     await two.stop()
 
 
+async def test_a_renewal_that_was_cancelled_on_its_way_does_not_keep_the_lease_from_being_released(api):
+    one = Replica(api, "one")
+    await asyncio.sleep(5)
+    api.fault(Slow(2.0), times=1, verb="patch")
+    await until(lambda: [call for call in api.calls if call.verb == "patch"][-1:] and not api.faults.rules[-1].times)
+    await one.stop(release=True)  # the renewal has taken effect, its answer is on the way
+    assert stored(api)["holderIdentity"] == ""
+
+
 async def test_a_restarted_container_takes_its_own_lease_back_at_once(api):
     one = Replica(api, "one")
     await asyncio.sleep(5)

@@ -158,7 +158,14 @@ class Lease:
         self._renewed = None  # before the write: nothing may be raised once it is on its way
         spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": micro_time(self._clock.now())}
         try:
-            await self._write(spec)
+            try:
+                await self._write(spec)
+            except ConflictError:
+                # A renewal that was cancelled on its way took effect all the same.
+                lease = await self._call(self._api.get(LEASES, self._namespace, self._name))
+                if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+                    self._version = lease["metadata"]["resourceVersion"]
+                    await self._write(spec)
         except (ApiError, TimeoutError) as error:
             log.warning("lease not released; it runs out by itself", lease=self._name, error=_text(error))
 

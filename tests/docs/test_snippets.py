@@ -1,0 +1,82 @@
+"""Every snippet in the docs is true: YAML is accepted, commands exist, files that are linked are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from canary_rollout.model.spec import CanaryRolloutSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MAKE = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        body
+        for language, body in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        if language in languages
+    ]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_canaryrollout_in_the_docs_is_valid(page):
+    for block in blocks(page, "yaml"):
+        for document in yaml.safe_load_all(block):
+            if isinstance(document, dict) and document.get("kind") == "CanaryRollout":
+                CanaryRolloutSpec.model_validate(document["spec"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_yaml_block_parses(page):
+    for block in blocks(page, "yaml"):
+        list(yaml.safe_load_all(block))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_make_target_in_the_docs_exists(page):
+    for block in blocks(page, "console", "sh", "bash"):
+        for target in re.findall(r"^\$ make ([a-z-]+)", block, re.MULTILINE):
+            assert target in MAKE, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_kubectl_canary_command_in_the_docs_exists(page):
+    from canary_rollout.cli.main import cli
+
+    for block in blocks(page, "console", "sh", "bash"):
+        for line in re.findall(r"^\$ kubectl canary (.*)$", block, re.MULTILINE):
+            words = [word for word in line.split() if not word.startswith("-")]
+            names = [word for word in words if word in cli.list_commands(None)]
+            assert names, line
+            assert CliRunner().invoke(cli, [names[0], "--help"]).exit_code == 0, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_file_that_the_docs_link_to_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_test_or_source_that_a_table_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"`((?:tests|bench|operator|examples|docs|manifests|docker|helm)/[\w./-]+)`", text):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/*.yaml")), ids=named)
+def test_every_example_is_valid(path):
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        assert document["kind"]
+        if document["kind"] == "CanaryRollout":
+            CanaryRolloutSpec.model_validate(document["spec"])

@@ -39,7 +39,7 @@ async def test_a_kill_between_any_two_calls_loses_nothing(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_another_process_takes_over_after_a_kill_anywhere_and_loses_nothing(name):
-    await survives(name, OTHER, step=2)
+    await survives(name, OTHER, step=3)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -92,7 +92,7 @@ async def endures(name: str, kind: str, faults: dict, step: int) -> None:
 @pytest.mark.parametrize("kind", WRITES)
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_write_that_goes_wrong_in_any_way_changes_nothing_of_the_outcome(name, kind):
-    await endures(name, kind, FAULTS, step=3 if kind == "status" else 1)
+    await endures(name, kind, FAULTS, step=4 if kind == "status" else 2)
 
 
 @pytest.mark.parametrize("kind", WRITES)

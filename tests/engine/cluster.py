@@ -174,6 +174,9 @@ class Cluster:
 
     def decide(self, seen: Observation) -> tuple[Decision, CanaryRolloutStatus]:
         before = self.known
+        names, weights = {stage.name for stage in self.stages}, {stage.weight for stage in self.stages}
+        if before.rollout.stage not in names and before.rollout.wanted not in weights:
+            self.held.clear()  # whose hold this was is gone
         decision = decide(self.spec, before.rollout, seen, self.now)
         again = decide(self.spec, before.rollout, seen, self.now)
         assert decision == again, "decide is a function of its arguments"
@@ -510,9 +513,6 @@ class Cluster:
 
     def edit(self, spec: CanaryRolloutSpec) -> None:
         self.spec = spec
-        names, weights = {stage.name for stage in self.stages}, {stage.weight for stage in self.stages}
-        if self.state.stage not in names and self.state.wanted not in weights:
-            self.held.clear()  # whose hold this was is gone
         if spec.workload.promotion is Promotion.MANUAL:
             self.copied = ""  # from now on stable's template is somebody else's
 

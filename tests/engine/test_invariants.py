@@ -103,6 +103,7 @@ SPECS = [
         },
     )
 ]
+ASKS = SPECS[7 * 15]
 numbers = st.integers(0, len(SPECS) - 1)
 
 OUTCOMES = {
@@ -129,7 +130,7 @@ exits = st.sampled_from(
     ]
 )
 GOOD, BAD = (OUTCOMES["pass"],), (OUTCOMES["fail"],)
-mostly_good = st.just(GOOD) | st.just(GOOD) | st.just(GOOD) | rules
+mostly_good = st.just(GOOD) | st.just(GOOD) | st.sampled_from(sorted(OUTCOMES)).map(lambda name: (OUTCOMES[name],))
 revisions = st.sampled_from(["a" * 10, "b" * 10, "c" * 10])
 weights = st.sampled_from(["0%", "0.5%", "1%", "5%", "10%", "25%", "60%", "100%"])
 
@@ -174,11 +175,11 @@ class Rollouts(RuleBasedStateMachine):
     def comes_to_rest(self, rules, exits):
         self.cluster.settle(rules, exits)
 
-    @rule(looks=st.integers(1, 12), rules=mostly_good)
-    def goes_on(self, looks, rules=GOOD):
+    @rule(looks=st.integers(1, 12), rules=mostly_good, confirms=st.sampled_from([True, True, True, False]))
+    def goes_on(self, looks, rules=GOOD, confirms=True):
         """Time goes by in a cluster that works."""
         cluster = self.cluster
-        cluster.confirm(yes=True)
+        cluster.confirm(yes=confirms)
         for number in range(looks):
             if number % 2:
                 cluster.canary.replace_all()
@@ -242,6 +243,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 90_000.0]), looks=st.integers(0, 8))
     def approved_in_advance(self, seconds, looks):
+        self.cluster.edit(ASKS)
         self.cluster.say(Verb.APPROVE)
         self.cluster.look()
         self.cluster.wait(seconds)
@@ -255,6 +257,34 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def what_was_frozen_lands(self):
         self.cluster.thaw()
+
+    @rule(number=numbers, before=st.sampled_from([0.0, 30.0, 59.0]))
+    def edited_near_the_end_of_a_hold(self, number, before):
+        self.goes_on(2)
+        self.cluster.wait(before)
+        self.cluster.edit(SPECS[number])
+        self.cluster.wait(1.0)
+        self.cluster.look(GOOD)
+        self.cluster.look(GOOD)
+
+    @rule(looks=st.integers(1, 12))
+    def a_condemned_revision_comes_back(self, looks):
+        if self.cluster.condemned:
+            self.cluster.canary.change(min(self.cluster.condemned))
+            self.goes_on(looks)
+
+    @precondition(lambda self: self.rough)
+    @rule(looks=st.integers(4, 12))
+    def fails_again_and_then_the_status_is_lost(self, looks):
+        cluster = self.cluster
+        for _ in range(2):
+            if cluster.state.phase in {Phase.ROLLED_BACK, Phase.HALTED}:
+                cluster.say(Verb.RETRY)
+            self.goes_on(looks)
+            cluster.look(BAD)
+            self.goes_on(2)
+        cluster.lose_status()
+        self.goes_on(looks)
 
     # -- the data plane and the pods
 

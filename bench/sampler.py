@@ -77,10 +77,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self) -> None:  # noqa: D102
+    def do_GET(self) -> None:
         self.answer(parse_qs(urlsplit(self.path).query))
 
-    def do_POST(self) -> None:  # noqa: D102
+    def do_POST(self) -> None:
         self.answer(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
 
     def log_message(self, *_: object) -> None:

@@ -6,6 +6,7 @@ ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path ea
 
 import os
 
+import pytest
 import tally
 from cluster import SERVING, Cluster, Deployment
 from hypothesis import HealthCheck, settings
@@ -418,6 +419,11 @@ class Rollouts(RuleBasedStateMachine):
             self.cluster.settle()
 
 
+def test_the_invariants_hold_in_a_few_random_worlds():
+    run_state_machine_as_test(Rollouts, settings=settings(PROFILE, max_examples=12))
+
+
+@pytest.mark.slow
 def test_the_invariants_hold_whatever_happens():
     Steps.count = 0
     run_state_machine_as_test(Rollouts, settings=PROFILE)

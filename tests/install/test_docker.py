@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+DEMO_APP = ROOT / "docker" / "demo-app.Dockerfile"
+"""Not part of the product: the app of the examples, which installs nothing."""
+FILES = sorted(path for path in (ROOT / "docker").glob("*.Dockerfile") if path != DEMO_APP)
 LOCKS = [ROOT / "requirements.lock", ROOT / "requirements-dev.lock", *sorted((ROOT / "docker").glob("*.lock"))]
 
 
@@ -30,6 +32,17 @@ def dockerfile(request) -> list[tuple[str, str]]:
 
 def test_there_is_one_for_the_operator_and_one_for_the_agent():
     assert [path.stem for path in FILES] == ["agent", "operator"]
+
+
+def test_the_demo_app_copies_what_exists_installs_nothing_and_ends_as_nobody_in_particular():
+    steps = instructions(DEMO_APP)
+    ignored = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for verb, rest in steps:
+        assert verb not in {"RUN", "ADD"}
+        for source in shlex.split(rest)[:-1] if verb == "COPY" else ():
+            assert (ROOT / source).exists()
+            assert any(source == let or source.startswith(f"{let}/") for let in ignored), source
+    assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", dict(steps)["USER"])
 
 
 def test_images_are_named_plainly(dockerfile):

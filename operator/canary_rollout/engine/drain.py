@@ -2,7 +2,7 @@
 
 from canary_rollout.engine.draft import Draft
 from canary_rollout.model.conditions import Reason
-from canary_rollout.model.units import format_instant
+from canary_rollout.model.units import format_moment
 
 
 def drained(draft: Draft) -> bool:
@@ -28,7 +28,7 @@ def drained(draft: Draft) -> bool:
     draft.next_change = until
     draft.say(
         Reason.DRAINING,
-        f"Stable serves everything; requests under way on the canary may end until {format_instant(until)}",
+        f"Stable serves everything; requests under way on the canary may end until {format_moment(until)}",
     )
     return False
 

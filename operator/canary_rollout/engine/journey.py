@@ -12,7 +12,7 @@ from canary_rollout.model.commands import EXPIRES_AFTER
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.spec import Action, Stage
 from canary_rollout.model.status import Lowering, StageClock
-from canary_rollout.model.units import FULL, format_duration, format_instant, format_weight
+from canary_rollout.model.units import FULL, format_duration, format_moment, format_weight
 
 
 def notice_revision(draft: Draft) -> None:
@@ -136,7 +136,9 @@ def _make_pods(draft: Draft) -> str:
         return f"Deployment {workload.deployment} is paused by somebody else; resume it"
     if canary.replicas == 0 and scaling is None:
         return f"Deployment {workload.deployment} has 0 replicas; scale it, or set workload.canary.scaling"
-    return canary.crash or f"{canary.available} of {canary.replicas} pods of Deployment {workload.deployment} are ready"
+    leaving = ", pods of the template before are still leaving" if canary.available > canary.replicas else ""
+    ready = min(canary.available, canary.replicas)
+    return canary.crash or f"{ready} of {canary.replicas} pods of Deployment {workload.deployment} are ready{leaving}"
 
 
 def _watch_the_deadline(draft: Draft, waits_for: str) -> None:
@@ -303,14 +305,14 @@ def _say_no_data(draft: Draft) -> None:
         draft.change(phase=Phase.PAUSED)
         draft.say(
             Reason.PAUSED_NO_DATA,
-            f"Paused at {weight}: no data since {format_instant(since)}; goes on by itself when data returns",
+            f"Paused at {weight}: no data since {format_moment(since)}; goes on by itself when data returns",
         )
     else:
         draft.wake(pause_at)
         draft.change(phase=Phase.PROGRESSING)
         draft.say(
             Reason.NO_DATA,
-            f"Holding {weight}: no data since {format_instant(since)}; neither advanced nor rolled back, goes on by itself when data returns",
+            f"Holding {weight}: no data since {format_moment(since)}; neither advanced nor rolled back, goes on by itself when data returns",
         )
 
 
@@ -327,7 +329,7 @@ def _say_holding(draft: Draft, ends: float) -> None:
     draft.next_change = ends
     draft.say(
         Reason.STAGE_HELD,
-        f"Holding {format_weight(draft.state.wanted)} in stage {draft.stage.name} until {format_instant(ends)}, {then}",
+        f"Holding {format_weight(draft.state.wanted)} in stage {draft.stage.name} until {format_moment(ends)}, {then}",
     )
 
 
@@ -374,7 +376,7 @@ def _extend(draft: Draft, reason: Reason, why: str) -> None:
         draft.change(phase=Phase.PROGRESSING)
         draft.say(
             reason,
-            f"Holding {weight} in stage {stage} beyond its time, until {format_instant(limit)} at most: {_STEADY[reason]}",
+            f"Holding {weight} in stage {stage} beyond its time, until {format_moment(limit)} at most: {_STEADY[reason]}",
         )
         return
     draft.pause(_ASKED[reason], f"stage {stage} was held as long as it may be: {why}")

@@ -10,7 +10,7 @@ from canary_rollout.model.commands import EXPIRES_AFTER, Command, Verb
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.spec import Stage, stages_from_weights
 from canary_rollout.model.status import MAX_HEARD, Approval, CommandStatus, Pause, StageClock
-from canary_rollout.model.units import UnitError, format_instant, format_weight, parse_weight
+from canary_rollout.model.units import UnitError, format_moment, format_weight, parse_weight
 
 _FOR_A_SERVING_REVISION: Final = frozenset({Verb.SET_WEIGHT, Verb.PROMOTE, Verb.RESUME})
 """Commands that a person can only mean for a revision that has begun."""
@@ -64,8 +64,8 @@ def _check(draft: Draft, command: Command) -> None:
     began = draft.state.began_at or 0.0
     if command.verb in _FOR_A_SERVING_REVISION and command.at < began:
         raise _RefusedError(
-            f"it was sent at {format_instant(command.at)}, before revision {command.revision} began at "
-            f"{format_instant(began)}; look and send it again"
+            f"it was sent at {format_moment(command.at)}, before revision {command.revision} began at "
+            f"{format_moment(began)}; look and send it again"
         )
 
 
@@ -207,8 +207,8 @@ def _retry(draft: Draft, command: Command) -> str:
         raise _RefusedError(f"revision {command.revision} was not stopped")
     if halt is not None and command.at < halt.at:
         raise _RefusedError(
-            f"it was sent at {format_instant(command.at)}, before revision {halt.revision} was stopped at "
-            f"{format_instant(halt.at)} ({halt.message}); look and send it again"
+            f"it was sent at {format_moment(command.at)}, before revision {halt.revision} was stopped at "
+            f"{format_moment(halt.at)} ({halt.message}); look and send it again"
         )
     # began_at: verdicts on the route that are older than this moment no longer count.
     draft.change(

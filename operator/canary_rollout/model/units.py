@@ -138,6 +138,12 @@ _WEIGHT_RULES: Final = (
     ),
 )
 
+
+def format_moment(posix: float) -> str:
+    """RFC 3339 in UTC to the second, for sentences."""
+    return datetime.fromtimestamp(round(posix), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 Weight = Annotated[
     int,
     BeforeValidator(parse_weight),

@@ -41,6 +41,13 @@ def test_commands_come_oldest_first_and_other_annotations_are_left_alone():
         ("pause", '{"id": "12345678", "revision": "x", "at": "2026-11-21T10:00:00Z"}'),
         ("pause", '{"id": "12345678", "revision": "0123456789", "at": "soon"}'),
         ("pause", '{"id": "12345678", "revision": "0123456789", "at": "2026-11-21T10:00:00Z", "more": 1}'),
+        ("pause", '{"id": "12345678", "revision": "0123456789", "at": 1e400}'),
+        ("pause", '{"id": "12345678", "revision": "0123456789", "at": NaN}'),
+        ("pause", '{"id": "12345678", "revision": "0123456789", "at": "0001-01-01T00:00:00+14:00"}'),
+        ("pause", "[" * 100_000),
+        ("pause", '{"a":' * 40_000),
+        ("pause", "1" * 5_000),
+        ("pause", '"\\ud800"'),
     ],
 )
 def test_what_is_no_command_is_named_with_what_to_do(key, value):
@@ -48,6 +55,17 @@ def test_what_is_no_command_is_named_with_what_to_do(key, value):
     assert commands == []
     assert f"annotation {PREFIX}{key} is no command" in str(error)
     assert "kubectl canary" in str(error)
+
+
+def test_what_is_wrong_with_a_command_is_said_by_its_field():
+    _, (error,) = read_commands({PREFIX + "pause": '{"id": "12345678", "revision": "x", "at": "2026-11-21T10:00:00Z"}'})
+    assert "(revision: " in str(error)
+
+
+@given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_whatever_an_annotation_says_reading_it_never_ends_in_anything_but_a_command_or_an_error(value):
+    commands, errors = read_commands({PREFIX + "pause": value})
+    assert len(commands) + len(errors) == 1
 
 
 @given(st.integers(0, 4_102_444_800_000))

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary_rollout.model.spec import Cohort, ResponseHeaders, Sticky
+from canary_rollout.traffic.latch import LATCH, from_object
 from canary_rollout.traffic.nginx import validate
-from canary_rollout.traffic.nginx.document import DocumentError, parse
+from canary_rollout.traffic.nginx.document import DocumentError, parse, parse_edited
 from canary_rollout.traffic.nginx.render import ProxyConfig, render_config
 from canary_rollout.traffic.nginx.validate import UnsafeValueError
 from canary_rollout.traffic.port import RouterError
@@ -220,3 +221,17 @@ def test_no_json_makes_the_parser_fail_otherwise_than_it_says(value):
 
 def test_a_cohort_in_the_document_is_valid():
     assert Cohort.model_validate(DOCUMENT["cohort"]).values == ("internal",)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 40_000, '{"weight": ' + "9" * 5_000 + "}", "null", '"x"'])
+@pytest.mark.parametrize("read", [parse, parse_edited])
+def test_a_hostile_document_is_unreadable_and_nothing_worse(read, text):
+    with pytest.raises(DocumentError):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"revision": "x", "rule": "r", "message": "m", "at": 1e400}'])
+def test_a_mangled_verdict_condemns_still(text):
+    latch = from_object({"metadata": {"annotations": {LATCH: text}}})
+    assert latch is not None
+    assert latch.rule == "unreadable"

@@ -1,6 +1,5 @@
 """One Prometheus server through prometheus-api-client, with its traps taken out."""
 
-import json
 import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Protocol
@@ -11,6 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from canary_rollout.metrics.errors import BadQueryError, OutageError, SlowQueryError
+from canary_rollout.model.plain import parse_json
 
 LONGEST_GET: Final = 500
 """Characters of a query that is sent in the address; a longer one goes into the body of a POST. Proxies cut addresses
@@ -109,7 +109,7 @@ class PrometheusClient:
 def refusal(status: int, body: bytes) -> BadQueryError | SlowQueryError | OutageError:
     """Return the error for an answer that is not 200: whose fault it is decides who is held back."""
     try:
-        answer = json.loads(body)
+        answer = parse_json(body)
         kind, message = str(answer["errorType"]), str(answer["error"])
     except (ValueError, KeyError, TypeError):
         return OutageError(f"HTTP {status}")  # a proxy, or something else that is no Prometheus

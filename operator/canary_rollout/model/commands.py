@@ -7,11 +7,12 @@ in Git, and a replay of an old one is recognised by its id.
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from canary_rollout.errors import CanaryRolloutError
+from canary_rollout.model.plain import parse_json
 from canary_rollout.model.units import Instant
 
 PREFIX: Final = "command.canaryrollout.dev/"
@@ -77,13 +78,26 @@ def read_commands(annotations: dict[str, str]) -> tuple[list[Command], list[Comm
         if not key.startswith(PREFIX):
             continue
         try:
-            body: Any = json.loads(value)
-            commands.append(Command.model_validate({**body, "verb": key.removeprefix(PREFIX)}))
+            commands.append(_read(key.removeprefix(PREFIX), value))
         except (ValidationError, ValueError, TypeError) as error:
-            first = str(error).splitlines()[0][:160]
             errors.append(
                 CommandError(
-                    f"annotation {key[:80]} is no command ({first}); send it with `kubectl canary`, or see docs/commands.md"
+                    f"annotation {key[:80]} is no command ({_why(error)[:160]}); send it with `kubectl canary`, or see docs/commands.md"
                 )
             )
     return sorted(commands, key=lambda command: (command.at, command.id)), errors
+
+
+def _read(verb: str, value: str) -> Command:
+    body = parse_json(value)
+    if not isinstance(body, dict):
+        raise TypeError("its value is no JSON object")
+    return Command.model_validate({**body, "verb": verb})
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

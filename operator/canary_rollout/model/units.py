@@ -92,17 +92,27 @@ def format_number(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".") or "0"
 
 
+_YEAR_9999: Final = 253_370_764_800.0
+
+
 def parse_instant(value: object) -> float:
     """POSIX seconds of an RFC 3339 timestamp in UTC; POSIX seconds themselves pass."""
     if isinstance(value, float):
-        return value  # already inside units
+        return _within(value)  # already inside units
     if not isinstance(value, str):
         raise UnitError(f"timestamp {value!r} is not a string; write RFC 3339, as in 2026-11-21T10:00:00Z")
     try:
         parsed = datetime.fromisoformat(value)
     except ValueError as error:
         raise UnitError(f'timestamp "{value}" does not parse; write RFC 3339, as in 2026-11-21T10:00:00Z') from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return _within((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+
+
+def _within(posix: float) -> float:
+    # What JSON can say (1e400, NaN) and no calendar can must not be found out where it is written down again.
+    if not 0 <= posix < _YEAR_9999:
+        raise UnitError(f"timestamp {posix:g} lies outside 1970 to 9998; write RFC 3339, as in 2026-11-21T10:00:00Z")
+    return posix
 
 
 def format_instant(posix: float) -> str:

@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from canary_rollout.kube.port import Object
+from canary_rollout.model.plain import parse_json
 from canary_rollout.model.route import Latch
 from canary_rollout.model.units import UnitError, format_instant, parse_instant
 
@@ -31,7 +32,7 @@ def from_object(obj: Object) -> Latch | None:
     if text is None:
         return None
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
         return Latch(f"{raw['revision']}", f"{raw['rule']}", f"{raw['message']}", parse_instant(raw["at"]))
-    except (json.JSONDecodeError, KeyError, TypeError, UnitError):
+    except (ValueError, KeyError, TypeError, UnitError):
         return Latch("", "unreadable", f"the annotation {LATCH} does not parse: {text:.200}", 0.0)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from canary_rollout.model.plain import parse_json
 from canary_rollout.model.spec import Cohort
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.port import RouterError
@@ -104,17 +105,17 @@ def parse(text: str) -> WeightsDocument:
         DocumentError: not readable.
     """
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
         if not isinstance(raw, dict):
             raise DocumentError(f"{WEIGHTS_KEY} is no JSON object")
         checksum = raw.pop("checksum", None)
         document = WeightsDocument.model_validate_json(json.dumps(raw))
-    except json.JSONDecodeError as error:
-        raise DocumentError(f"{WEIGHTS_KEY} is no JSON: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
         raise DocumentError(f"{WEIGHTS_KEY}: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise DocumentError(f"{WEIGHTS_KEY} is no JSON: {error}") from error
     if checksum != document.checksum:
         raise ChecksumError(
             f"{WEIGHTS_KEY} was changed by somebody other than the operator: its checksum does not hold"
@@ -129,8 +130,8 @@ def parse_edited(text: str) -> WeightsDocument:
         DocumentError: not readable.
     """
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
         raw["checksum"] = WeightsDocument.model_validate_json(json.dumps(raw)).checksum
-    except (json.JSONDecodeError, TypeError, ValidationError) as error:
+    except (ValueError, TypeError) as error:
         raise DocumentError(f"{WEIGHTS_KEY} does not parse: {error}") from error
     return parse(json.dumps(raw))

@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SYSTEM = "canary-rollout-system"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:canary-rollout-operator"
 AT_ONCE = 24
+RELEASED_AT_ONCE = 100
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 
@@ -235,11 +236,13 @@ async def measure(
         began = time.monotonic()
         await until(proxies, 0, count, 900)
         say(f"all at rest after {time.monotonic() - began:.0f} s; releasing a new version everywhere")
+        began = time.monotonic()
         names = [(f"team-{number // arguments.per_namespace:03d}", f"app-{number:05d}") for number in range(count)]
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "app:v2"}]
-        await in_parallel([admin.json_patch(DEPLOYMENTS, space, f"{name}-canary", image) for space, name in names])
-        began = time.monotonic()
-        await until(proxies, 500, count, 1800)
+        for begin in range(0, count, RELEASED_AT_ONCE):  # everything at once is a test of the API server
+            part = names[begin : begin + RELEASED_AT_ONCE]
+            await in_parallel([admin.json_patch(DEPLOYMENTS, space, f"{name}-canary", image) for space, name in part])
+            await until(proxies, 500, min(count, begin + RELEASED_AT_ONCE), 600)
         say(f"all held at 5 % after {time.monotonic() - began:.0f} s")
         sets, _ = await admin.list_all(REPLICA_SETS)
         prometheus.begin([(item["metadata"]["namespace"], item["metadata"]["name"]) for item in sets])

@@ -114,6 +114,11 @@ def test_a_deployment_that_is_all_there_is_settled():
     assert (view.exists, view.observed, view.settled, view.available, view.revision) == (True, True, True, 2, "abc")
 
 
+def test_pods_that_are_still_leaving_are_counted_where_the_cluster_does():
+    assert version_view(deployment(terminatingReplicas=2), "abc", (), None).leaving == 2
+    assert version_view(deployment(), "abc", (), None).leaving == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [

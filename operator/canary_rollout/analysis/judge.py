@@ -274,7 +274,7 @@ def _nothing(lack: Lack, text: str, requests: float | None = None) -> Finding:
 
 _OUTAGE_WORDS: Final[dict[ReadingKind, Callable[[str], str]]] = {
     ReadingKind.UNAVAILABLE: lambda message: f"Prometheus does not answer: {message}",
-    ReadingKind.BAD_QUERY: lambda message: f"the query is not accepted by Prometheus: {message}",
+    ReadingKind.BAD_QUERY: lambda message: f"Prometheus does not accept the query, correct it in the spec: {message}",
     ReadingKind.ABSENT: lambda message: f"there is no value: {message}",
 }
 

@@ -115,6 +115,9 @@ def _has_pods(draft: Draft) -> bool:
         waits_for = f"Deployment {workload.deployment} is being updated"
     elif too_few or not canary.settled:
         waits_for = _make_pods(draft)
+    elif canary.leaving:
+        # Proxies keep connections to pods that end: the version before would answer at this revision's weight.
+        waits_for = f"its pods are ready; {canary.leaving} pods of the template before are still leaving"
     elif not canary.paused:
         draft.act(HoldPause())
         waits_for = "its pods are ready; its template is held before any traffic goes to it"

@@ -18,6 +18,7 @@ class VersionView:
         available: pods that are ready for long enough.
         observed: whether its controller has seen the present spec.
         settled: whether exactly the asked number of pods, all of the present template, are available.
+        leaving: pods that are being deleted and still there; 0 where the cluster does not count them (before 1.35).
         paused: ``spec.paused``.
         paused_by_us: whether our field manager owns ``spec.paused``.
         crash: what is wrong with its pods (crash loop, out of memory, no longer ready), one sentence; empty if nothing.
@@ -29,6 +30,7 @@ class VersionView:
     available: int = 0
     observed: bool = False
     settled: bool = False
+    leaving: int = 0
     paused: bool = False
     paused_by_us: bool = False
     crash: str = ""

@@ -24,7 +24,9 @@ _SHARED: Final = 64
 _READ: Final[dict[Resource, dict[str, frozenset[str]]]] = {
     DEPLOYMENTS: {
         "spec": frozenset({"paused", "replicas", "revisionHistoryLimit", "selector", "template"}),
-        "status": frozenset({"availableReplicas", "observedGeneration", "replicas", "updatedReplicas"}),
+        "status": frozenset(
+            {"availableReplicas", "observedGeneration", "replicas", "terminatingReplicas", "updatedReplicas"}
+        ),
     },
     SERVICES: {"spec": frozenset({"clusterIP", "ports", "selector", "type"}), "status": frozenset()},
     ENDPOINT_SLICES: {"ports": frozenset()},

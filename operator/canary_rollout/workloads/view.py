@@ -89,6 +89,7 @@ def version_view(
         available=int(status.get("availableReplicas", 0)),
         observed=observed,
         settled=observed and replicas > 0 and counts == {replicas},
+        leaving=int(status.get("terminatingReplicas") or 0),
         paused=bool(spec.get("paused", False)),
         paused_by_us=holds_pause(deployment),
         crash=next((found for pod in pods if (found := crash_of(pod, serving_since))), ""),

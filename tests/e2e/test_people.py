@@ -30,6 +30,20 @@ async def test_deleting_it_in_a_stage_leaves_traffic_on_stable_and_the_canarys_d
     assert nothing_lost(before, later) == {"transport_errors": 0, "no_app": 0, "not_sent": 0}
 
 
+async def test_pods_of_a_revision_that_was_rolled_back_answer_nothing_of_the_next_ones_share(play):
+    """They end gracefully for a while after the next ones are ready, and nginx keeps connections to them."""
+    old = await play.serve(play.spec(HELD_AT_25), "25%")
+    await play.canary("rollback", ROLLOUT, "--reason", "not this one")
+    await play.until(lambda: play.phase == "RolledBack", "the rollback")
+    before = await play.load.counts()
+    new = await play.serve(play.spec(HELD_AT_25), "25%")
+    await asyncio.sleep(1.5)
+    after = await play.load.counts()
+    assert after.versions[f"canary/{new}"].answers > 0
+    assert after.versions[f"canary/{old}"].answers == before.versions[f"canary/{old}"].answers > 0
+    assert nothing_lost(before, after) == {"transport_errors": 0, "no_app": 0, "not_sent": 0}
+
+
 async def test_a_service_that_does_not_exist_is_named_and_nothing_is_raised_until_it_is_mended(play):
     spec = play.spec(HELD_AT_25)
     spec["workload"]["canary"]["service"] = "chekout-canary"
@@ -62,6 +76,7 @@ async def test_a_query_that_does_not_parse_is_told_and_holds_the_stage_until_it_
 
     await play.until(lambda: "parse" in verdict()["message"], "a verdict that names the mistake")
     told(f"{verdict()['message']} | {play.status['message']}")
+    assert "correct it in the spec" in verdict()["message"]
     assert verdict()["verdict"] == "none"
     await play.never(lambda: play.weight > 500, "raised past a rule that cannot be judged", 5)
     await play.apply(mended)

@@ -171,18 +171,18 @@ class Play:
             self.cluster, {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
         )
 
-    async def release(self) -> str:
-        """Give the canary an image that was never there; its tag."""
+    async def release(self, tag: str = "") -> str:
+        """Give the canary an image, by default one that was never there; its tag."""
         self._releases += 1
-        tag = f"e{self._releases}"
+        tag = tag or f"e{self._releases}"
         await self.cast.release(tag)
         return tag
 
-    async def serve(self, spec: Manifest, weight: str) -> str:
+    async def serve(self, spec: Manifest, weight: str, *, tag: str = "") -> str:
         """Release something new and return, with its tag, once it is proven to serve ``weight``."""
         before = self.log.revision
         await self.apply(spec)
-        tag = await self.release()
+        tag = await self.release(tag)
         await self.until(lambda: self.log.revision != before and self.holds(weight), f"{tag} to serve {weight}")
         return tag
 

@@ -168,6 +168,8 @@ ALLOWED = [
 ]
 REFUSED = [
     ("get", "secrets", "", "shop"),
+    ("delete", "configmaps", "", "shop"),
+    ("delete", "leases.coordination.k8s.io", "", NAMESPACE),
     ("update", "canaryrollouts", "", "shop"),
     ("delete", "canaryrollouts", "", "shop"),
     ("create", "deployments.apps", "", "shop"),

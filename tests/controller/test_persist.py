@@ -215,3 +215,15 @@ def deployment(available=2, generation=1):
 )
 def test_what_may_call_for_less_traffic_is_urgent(before, after, resource, expected):
     assert urgent(change(after, before, resource)) is expected
+
+
+def test_the_smallest_objects_are_written_whole_so_that_a_late_patch_leaves_no_half_ones():
+    old = {"rollout": {"phase": "Preparing", "lowering": {"reason": "NewRevision", "to": "0%", "at": "x"}, "clock": {}}}
+    new = {"rollout": {"phase": "Preparing", "lowering": {"reason": "RuleFailed", "to": "0%", "at": "x"}, "clock": {}}}
+    assert merge_diff(old, new) == {"rollout": {"lowering": {"reason": "RuleFailed", "to": "0%", "at": "x"}}}
+
+
+def test_what_is_gone_from_a_small_object_is_taken_away():
+    old = {"rollout": {"clock": {"heldMs": 5, "since": "x"}, "other": {}}}
+    new = {"rollout": {"clock": {"heldMs": 7}, "other": {}}}
+    assert merge_diff(old, new) == {"rollout": {"clock": {"since": None, "heldMs": 7}}}

@@ -38,23 +38,6 @@ PROFILES = {
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     ),
-    "quick": settings(
-        max_examples=280,
-        stateful_step_count=50,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Step.generate],
-        report_multiple_bugs=False,
-    ),
-    "shrink": settings(
-        max_examples=3_000,
-        stateful_step_count=40,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-    ),
     "thorough": settings(
         max_examples=4_000,
         stateful_step_count=100,
@@ -63,6 +46,8 @@ PROFILES = {
         suppress_health_check=list(HealthCheck),
     ),
 }
+PROFILES["first"] = settings(PROFILES["ci"], phases=[Step.generate], report_multiple_bugs=False)
+PROFILES["quick"] = settings(PROFILES["first"], derandomize=False)
 PROFILE = PROFILES[os.environ.get("ENGINE_PROFILE", "ci")]
 
 STAGES = spec().stages
@@ -131,7 +116,8 @@ exits = st.sampled_from(
     ]
 )
 GOOD, BAD = (OUTCOMES["pass"],), (OUTCOMES["fail"],)
-mostly_good = st.just(GOOD) | st.just(GOOD) | st.sampled_from(sorted(OUTCOMES)).map(lambda name: (OUTCOMES[name],))
+single = st.sampled_from(sorted(OUTCOMES)).map(lambda name: (OUTCOMES[name],))
+mostly_good = st.just(GOOD) | st.just(GOOD) | single
 revisions = st.sampled_from(["a" * 10, "b" * 10, "c" * 10])
 weights = st.sampled_from(["0%", "0.5%", "1%", "5%", "10%", "25%", "60%", "100%"])
 
@@ -147,6 +133,7 @@ class Rollouts(RuleBasedStateMachine):
 
     cluster: Cluster
     rough: bool
+    fresh = 0
 
     @initialize(number=st.just(0) | numbers, looks=st.integers(0, 40), rough=st.booleans())
     def begin(self, number, looks, rough):
@@ -189,8 +176,43 @@ class Rollouts(RuleBasedStateMachine):
             due = decision.wake_at if decision.wake_at is not None else cluster.now + 60
             cluster.wait(min(max(0.0, due - cluster.now), 90.0))
 
+    @rule(outcome=single, exits=exits)
+    def the_hold_ends_with(self, outcome, exits):
+        """The stage's time is over, and this is what the evaluation of that moment says."""
+        self.serve()
+        self.cluster.confirm(yes=True)
+        self.cluster.look()
+        self.cluster.wait(61.0)
+        for _ in range(2):
+            self.cluster.look(outcome, exits)
+
+    @rule(looks=st.integers(0, 12))
+    def a_revision_comes_far(self, looks):
+        self.serve()
+        self.goes_on(looks)
+
+    def serve(self):
+        """Have a revision in a stage; a new one, when none serves."""
+        cluster = self.cluster
+        for number in range(1, 30):
+            if cluster.weight > 0 and cluster.state.phase in SERVING:
+                return
+            if number % 10 == 1:
+                self.mend()
+                self.fresh += 1
+                cluster.canary.change(f"{self.fresh:010x}")
+            if cluster.state.phase is Phase.AWAITING_APPROVAL:
+                self.a_person_answers()
+            self.goes_on(2)
+
     @rule(looks=st.integers(4, 30))
     def everything_is_mended_and_goes_on(self, looks):
+        self.mend()
+        for _ in range(3):
+            self.goes_on(looks // 3)
+            self.a_person_answers()
+
+    def mend(self):
         cluster = self.cluster
         cluster.canary.exists = cluster.canary.ready = cluster.canary.observed = True
         cluster.canary.crash, cluster.no_raise, cluster.problems = "", "", ()
@@ -198,9 +220,6 @@ class Rollouts(RuleBasedStateMachine):
             cluster.canary.go_on()
         if cluster.spec.paused:
             cluster.edit(SPECS[0])
-        for _ in range(3):
-            self.goes_on(looks // 3)
-            self.a_person_answers()
 
     def a_person_answers(self):
         """What a person would say who reads the status."""
@@ -215,6 +234,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(looks=st.integers(0, 6), landed=st.integers(1, 3), data=st.data())
     def a_fail_is_carried_out_in_part(self, looks, landed, data):
+        self.serve()
         picks = iter([landed])
         choose = lambda count: next(picks, None) or data.draw(st.integers(0, count - 1))  # noqa: E731
         self.cluster.look_and_stop(BAD, (), choose, freeze=False)
@@ -222,6 +242,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(weight=st.integers(0, 10_000), rules=mostly_good | st.just(BAD), looks=st.integers(0, 3))
     def an_operator_freezes_over_somebodys_write(self, weight, rules, looks):
+        self.serve()
         self.cluster.foreign_weight(weight)
         self.cluster.look_and_stop(None, (), lambda _: 0, freeze=True)
         late, self.cluster.frozen = self.cluster.frozen, []
@@ -232,6 +253,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(looks=st.integers(0, 3))
     def lowered_while_nobody_looked(self, looks):
+        self.serve()
         cluster = self.cluster
         state = cluster.state
         steady = state.phase in SERVING and 0 < state.wanted == state.confirmed == cluster.weight
@@ -261,6 +283,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(number=numbers, before=st.sampled_from([0.0, 30.0, 59.0]))
     def edited_near_the_end_of_a_hold(self, number, before):
+        self.serve()
         self.goes_on(2)
         self.cluster.wait(before)
         self.cluster.edit(SPECS[number])
@@ -271,6 +294,7 @@ class Rollouts(RuleBasedStateMachine):
     @rule(looks=st.integers(1, 12))
     def a_condemned_revision_comes_back(self, looks):
         if self.cluster.condemned:
+            self.mend()
             self.cluster.canary.change(min(self.cluster.condemned))
             self.goes_on(looks)
 

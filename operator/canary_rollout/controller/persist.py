@@ -11,15 +11,22 @@ FINALIZER = "canaryrollout.dev/release"
 
 
 def merge_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """JSON merge patch that makes ``new`` out of ``old``; empty when they are equal."""
+    """JSON merge patch that makes ``new`` out of ``old``; empty when they are equal.
+
+    The smallest objects (a lowering, a clock, a command's answer) are written whole: a latch is not fenced, so its patch
+    can land on a status that moved on, and half an object there would be one that nobody can read any more.
+    """
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
+        if not isinstance(before, dict) or not isinstance(value, dict):
+            if before != value or key not in old:
+                patch[key] = value
+        elif any(isinstance(inner, dict) for inner in value.values()):
             if inner := merge_diff(before, value):
                 patch[key] = inner
-        elif before != value or key not in old:
-            patch[key] = value
+        elif before != value:
+            patch[key] = {**dict.fromkeys(before.keys() - value.keys()), **value}
     return patch
 
 

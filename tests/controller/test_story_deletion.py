@@ -210,3 +210,15 @@ async def test_services_may_be_deleted_with_it():
         await world.delete()
         await gone(world, 90)
         assert world.weight == 0
+
+
+async def test_a_rollout_that_is_created_again_under_its_name_at_once_begins_anew_and_is_evaluated():
+    world = await World().build()
+    async with world.run():
+        await world.serve("second")
+        old = world.operator.reconciler.memories[(SHOP, "checkout")]
+        await world.user.delete(CANARY_ROLLOUTS, SHOP, "checkout")
+        await world.user.merge_patch(CANARY_ROLLOUTS, SHOP, "checkout", {"metadata": {"finalizers": []}})
+        await world.user.create(CANARY_ROLLOUTS, SHOP, world.rollout)
+        await world.until(lambda: world.phase == "Succeeded")
+        assert world.operator.reconciler.memories[(SHOP, "checkout")] is not old

@@ -210,6 +210,17 @@ async def test_the_last_rollout_of_a_server_closes_it():
         assert client.closed
 
 
+async def test_a_query_that_is_given_up_before_it_was_sent_leaves_nobody_waiting():
+    async with canned() as (sampler, _, _):
+        request = make_request(spec())
+        asked = asyncio.create_task(sampler.sample(request))
+        await asyncio.sleep(0)  # its queries are about to be sent
+        sampler.unregister(request.key)
+        async with asyncio.timeout(5):
+            samples = await asked
+    assert {pair.canary.value for pair in samples.readings.values()} == {None}
+
+
 async def test_a_rollout_that_moves_to_another_server_is_asked_there():
     clients = {}
     sampler = PrometheusSampler(connect=lambda url: clients.setdefault(url, Canned(url)), now=Clock())

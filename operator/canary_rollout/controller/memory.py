@@ -44,6 +44,7 @@ class Memory:
     """One rollout's memory.
 
     Attributes:
+        uid: of the object; one that was created again under the same name is another.
         spec: the last valid spec; ``None`` when this process has not seen one.
         spec_error: why the spec of ``generation`` is not valid; empty when it is.
         acted_on: the spec of the last look that was carried out; another one may name another route or Deployment.
@@ -61,6 +62,7 @@ class Memory:
         told: those of them that have been told.
     """
 
+    uid: str = ""
     generation: int = -1
     spec: CanaryRolloutSpec | None = None
     spec_error: str = ""

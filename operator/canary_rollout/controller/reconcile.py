@@ -131,7 +131,7 @@ class Reconciler:
         if rollout is None:
             self._forget(key)
             return None
-        memory = self.memories.setdefault(key, Memory())
+        memory = self._memory(key, rollout)
         memory.read(rollout)
         deleting = bool(rollout["metadata"].get("deletionTimestamp"))
         spec = memory.spec or (spec_of(rollout) if deleting else None)
@@ -330,6 +330,17 @@ class Reconciler:
         )
         await write_status(self._shell.api, rollout, status, fenced=True)
         self._shell.telemetry.note(rollout, Note(reason, message, warning=True))
+
+    def _memory(self, key: Key, rollout: Object) -> Memory:
+        """What is remembered of this very object; one that was deleted and created again begins anew."""
+        uid = rollout["metadata"].get("uid", "")
+        known = self.memories.get(key)
+        if known is not None and known.uid != uid:
+            self._forget(key)
+            known = None
+        if known is None:
+            known = self.memories[key] = Memory(uid=uid)
+        return known
 
     def _forget(self, key: Key) -> None:
         if (memory := self.memories.pop(key, None)) is not None:

@@ -165,7 +165,13 @@ class _Server:
             return answer
         task = asyncio.get_running_loop().create_task(self._fetch(answer, text, labels, at, timeout))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(ended_task: asyncio.Task[None]) -> None:
+            self._tasks.discard(ended_task)
+            if not answer.done.is_set():  # given up before it began: nobody is left waiting
+                answer.fill(None, Reading.unavailable("the query was given up"))
+
+        task.add_done_callback(ended)
         return answer
 
     def _holding(self, text: str) -> Reading | None:

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -25,7 +26,7 @@ from canary_rollout.local.demo_measure import (
 )
 from canary_rollout.local.demo_objects import Choices, chosen, chosen_image, example, release_patch, share
 from canary_rollout.local.demo_screen import LiveScreen, PlainScreen, make_screen, progress_line
-from canary_rollout.local.demo_story import Release
+from canary_rollout.local.demo_story import Release, showing
 from canary_rollout.local.demo_summary import Result, seconds, summary
 from canary_rollout.local.demo_view import Verdict, View, draw, line, view_of
 from canary_rollout.local.errors import LocalClusterError
@@ -197,6 +198,35 @@ def test_a_frame_tells_stage_weight_rates_verdicts_and_what_comes_next():
         assert part in shown
     assert "Progressing" in line(view)
     assert "canary/v2 20/s (8.0 errors/s)" in line(view)
+
+
+def test_a_rules_name_is_not_said_twice():
+    status = rollout("Progressing", verdicts=[{"rule": "errors", "verdict": "pass", "message": "errors: 0 % of 9"}])
+    assert text_of(draw(view_of("t", status, {}, None, ""))).count("errors") == 1
+
+
+async def test_what_goes_wrong_behind_the_picture_ends_what_waits_before_it():
+    def broken() -> None:
+        raise OSError("the watch broke")
+
+    cast = SimpleNamespace(
+        check=broken, load=SimpleNamespace(history=[]), rollout=SimpleNamespace(rollout={}), hint="", route=RouteLog()
+    )
+    limit = asyncio.timeout(5)
+
+    async def wait() -> None:
+        async with limit, showing(cast, SimpleNamespace(show=lambda _: None), ["t"]):
+            await asyncio.Event().wait()
+
+    with pytest.raises(OSError, match="the watch broke"):
+        await wait()
+    assert not limit.expired()
+
+
+def test_a_route_that_somebody_mangled_is_no_write():
+    log = RouteLog()
+    log.take({"metadata": {}, "data": {"weights.json": "[" * 100_000}})
+    assert log.writes == []
 
 
 def test_a_frame_before_the_operators_first_word_is_drawn_too():

@@ -85,7 +85,7 @@ async def play(arguments: argparse.Namespace, screen: Screen, result: Result) ->
         screen.say(
             f"{arguments.rate:.0f} requests/s of {arguments.tenants} tenants flow after {result.setup_seconds:.0f} s"
         )
-        screen.say(f"in another terminal:  {cast.hint}")
+        screen.say(f"in another terminal:\n{cast.hint}")
         title = ["getting ready"]
         async with showing(cast, screen, title):
             await tell(cast, screen, title, result, broken=not arguments.no_broken)

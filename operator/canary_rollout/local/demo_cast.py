@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import yaml
@@ -76,9 +79,10 @@ class LocalCast:
         self.rollout = RolloutLog()
         self.route = RouteLog()
         self.prometheus_url = cluster.prometheus_url
-        self.hint = (
-            f"export KUBECONFIG={cluster.kubeconfig}   # then: kubectl canary status {ROLLOUT} -n {NAMESPACE} -w"
-        )
+        lines = [f"export KUBECONFIG={cluster.kubeconfig}"]
+        if shutil.which("kubectl-canary") is None:
+            lines.append(f"export PATH={Path(sys.executable).parent}:$PATH")
+        self.hint = "\n".join([*lines, f"kubectl canary status {ROLLOUT} -n {NAMESPACE} -w"])
         self._watches: list[asyncio.Task[None]] = []
 
     def watch(self) -> None:

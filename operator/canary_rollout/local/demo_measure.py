@@ -5,7 +5,6 @@ watched, and the load generator says which request was answered by whom. All on 
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import aiohttp
 from canary_rollout.local.client import KubeClient
 from canary_rollout.local.errors import ApiError
 from canary_rollout.local.load import Snapshot, VersionCount
+from canary_rollout.model.plain import parse_json
 from canary_rollout.model.units import UnitError, parse_instant, parse_weight
 
 POLL_SECONDS = 0.05
@@ -106,7 +106,7 @@ class RouteLog:
     def take(self, config_map: Manifest) -> None:
         """Add the ConfigMap's weight if it is another than the last."""
         try:
-            document = json.loads((config_map.get("data") or {})[WEIGHTS_KEY])
+            document = parse_json((config_map.get("data") or {})[WEIGHTS_KEY])
             weight, revision = int(document["weight"]), str(document.get("revision", ""))
         except (KeyError, ValueError, TypeError):
             return  # not written by the operator yet

@@ -73,7 +73,11 @@ class Release:
 
 @contextlib.asynccontextmanager
 async def showing(cast: Cast, screen: Screen, title: list[str]) -> AsyncIterator[None]:
-    """Draw a frame four times a second while the block runs; the title is the list's last word."""
+    """Draw a frame four times a second while the block runs; the title is the list's last word.
+
+    What goes wrong behind the picture ends the block: a picture that stands still would be a lie.
+    """
+    block = asyncio.current_task()
 
     async def draw_forever() -> None:
         while True:
@@ -81,13 +85,20 @@ async def showing(cast: Cast, screen: Screen, title: list[str]) -> AsyncIterator
             cast.check()
             await asyncio.sleep(FRAME_SECONDS)
 
+    def end_the_block(drawn: asyncio.Task[None]) -> None:
+        if not drawn.cancelled() and drawn.exception() is not None and block is not None:
+            block.cancel()
+
     drawing = asyncio.create_task(draw_forever(), name="screen")
+    drawing.add_done_callback(end_the_block)
     try:
         yield
     finally:
         drawing.cancel()
         await asyncio.gather(drawing, return_exceptions=True)
         if not drawing.cancelled() and (error := drawing.exception()) is not None:
+            if block is not None:
+                block.uncancel()
             raise error
 
 

@@ -71,8 +71,10 @@ def view_of(title: str, rollout: Manifest, rates: dict[str, Rate], counts: Snaps
         weight=weight,
         message=str(status.get("message", "")),
         verdicts=[
-            Verdict(one.get("rule", ""), one.get("verdict", ""), one.get("message", ""))
+            # The rule's name stands in a column of its own already.
+            Verdict(rule, one.get("verdict", ""), one.get("message", "").removeprefix(f"{rule}: "))
             for one in status.get("verdicts") or []
+            for rule in [one.get("rule", "")]
         ],
         rates=rates,
         counts=counts,

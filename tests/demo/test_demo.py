@@ -205,6 +205,12 @@ def test_a_rules_name_is_not_said_twice():
     assert text_of(draw(view_of("t", status, {}, None, ""))).count("errors") == 1
 
 
+def test_a_hint_takes_one_row_of_the_picture():
+    shown = text_of(draw(view_of("t", rollout("Progressing"), {}, None, "export X\nkubectl canary")))
+    assert "export X" in shown
+    assert "kubectl canary" not in shown
+
+
 async def test_what_goes_wrong_behind_the_picture_ends_what_waits_before_it():
     def broken() -> None:
         raise OSError("the watch broke")

@@ -94,7 +94,8 @@ def draw(view: View) -> RenderableType:
     if view.counts is not None:
         parts += [Text(), Text(totals(view.counts), style="dim")]
     if view.hint:
-        parts.append(Text(view.hint, style="dim cyan", no_wrap=True, overflow="ignore"))
+        # Its first line alone: 24 rows have to hold the frame, and all of it stands above the picture.
+        parts.append(Text(view.hint.partition("\n")[0], style="dim cyan", no_wrap=True, overflow="ignore"))
     return Panel(Group(*parts), title=view.title, title_align="left", border_style="blue")
 
 

@@ -6,7 +6,7 @@ import pytest
 from fake_api import Answer, Drop, Hang
 from operator_world import SHOP, World, now
 
-from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, PODS
+from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, PODS
 from canary_rollout.model.commands import Verb
 
 pytestmark = [pytest.mark.looptime]
@@ -337,3 +337,18 @@ async def test_a_stage_that_began_is_told_also_when_the_answer_to_its_record_was
         await asyncio.sleep(5)
         assert world.told.reasons().count("StageStarted") == told + 1
         assert world.weight == 500
+
+
+async def test_a_canary_service_that_loses_its_endpoints_while_serving_rolls_back():
+    world = await World().build()
+    endpoint = {"addresses": ["10.244.0.7"], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": "c"}}
+    metadata = {"name": "checkout-canary-1", "labels": {"kubernetes.io/service-name": "checkout-canary"}}
+    found = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4"}
+    await world.user.create(ENDPOINT_SLICES, SHOP, {**found, "endpoints": [endpoint], "ports": []})
+    async with world.run():
+        await world.serve("second")
+        # Somebody breaks the Service's selector: the pods are ready, and nobody reaches them.
+        await world.user.merge_patch(ENDPOINT_SLICES, SHOP, "checkout-canary-1", {"endpoints": []})
+        await world.until(lambda: world.weight == 0, 1.0)
+        await world.rest("RolledBack")
+        assert "Service checkout-canary has no ready endpoint" in world.status["message"]

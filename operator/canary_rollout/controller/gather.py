@@ -1,14 +1,23 @@
 """Builds the engine's Observation from the cache. Reads the API only when something moved, or to confirm an absence."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from canary_rollout.controller.memory import Contest, Memory, Pods
 from canary_rollout.controller.queue import Key
-from canary_rollout.engine.observation import Observation
-from canary_rollout.kube.cache import Cache
+from canary_rollout.engine.observation import Observation, VersionView
+from canary_rollout.kube.cache import SERVICE_NAME_LABEL, Cache
 from canary_rollout.kube.compact import compact
-from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, PODS, Clock, KubeApi, NotFoundError, Object
+from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    PODS,
+    Clock,
+    KubeApi,
+    NotFoundError,
+    Object,
+)
 from canary_rollout.model.commands import Command, read_commands
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -50,9 +59,10 @@ class Gatherer:
         route = router.observe()
         _note_contest(memory.contest, route, memory, self.clock.now())
         canary_pods = await self._pods(namespace, canary, memory)
+        seen = version_view(canary, _revision(memory, spec, canary, labels), canary_pods, serving_since)
         return Observation(
             stable=version_view(stable, _revision(memory, spec, stable, labels), (), None),
-            canary=version_view(canary, _revision(memory, spec, canary, labels), canary_pods, serving_since),
+            canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen)),
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
@@ -63,6 +73,14 @@ class Gatherer:
             failing_before=frozenset(verdict.rule for verdict in memory.status.verdicts if verdict.verdict == "fail"),
             step=router.capabilities().step,
         )
+
+    def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView) -> str:
+        """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them."""
+        service = spec.workload.canary.service
+        slices = self.cache.select(ENDPOINT_SLICES, namespace, {SERVICE_NAME_LABEL: service})
+        if not slices or canary.available == 0 or any(_has_ready(endpoint_slice) for endpoint_slice in slices):
+            return ""
+        return f"Service {service} has no ready endpoint although {canary.available} pods are ready; mend its selector"
 
     async def _deployment(self, namespace: str, name: str) -> Object | None:
         found = self.cache.get(DEPLOYMENTS, namespace, name)
@@ -138,6 +156,12 @@ def _revision(memory: Memory, spec: CanaryRolloutSpec, deployment: Object | None
     if known is None or known[0] != of:
         known = memory.revisions[metadata["name"]] = (of, deployment_revision(deployment, labels, paths))
     return known[1]
+
+
+def _has_ready(endpoint_slice: Object) -> bool:
+    """Whether a slice has an endpoint that gets new connections (``ready`` absent means true, discovery.k8s.io/v1)."""
+    found = endpoint_slice.get("endpoints") or ()
+    return any((endpoint.get("conditions") or {}).get("ready", True) for endpoint in found)
 
 
 def _note_contest(contest: Contest, route: RouteView | None, memory: Memory, now: float) -> None:

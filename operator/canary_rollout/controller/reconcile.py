@@ -19,10 +19,11 @@ from canary_rollout.engine.decision import Action, Decision, Lower, Note
 from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, report, worth_writing
-from canary_rollout.kube.cache import Cache
+from canary_rollout.kube.cache import SERVICE_NAME_LABEL, Cache
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
     DEPLOYMENTS,
+    ENDPOINT_SLICES,
     SERVICES,
     Clock,
     ForbiddenError,
@@ -359,7 +360,8 @@ def _afresh(evidence: Evidence, spec: CanaryRolloutSpec, *, new_revision: bool, 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
     names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
-    return tuple(Watched(DEPLOYMENTS, key[0], name) for name in names)
+    endpoints = Watched(ENDPOINT_SLICES, key[0], labels=((SERVICE_NAME_LABEL, spec.workload.canary.service),))
+    return (*(Watched(DEPLOYMENTS, key[0], name) for name in names), endpoints)
 
 
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:

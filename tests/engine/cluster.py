@@ -174,9 +174,6 @@ class Cluster:
 
     def decide(self, seen: Observation) -> tuple[Decision, CanaryRolloutStatus]:
         before = self.known
-        names, weights = {stage.name for stage in self.stages}, {stage.weight for stage in self.stages}
-        if before.rollout.stage not in names and before.rollout.wanted not in weights:
-            self.held.clear()  # whose hold this was is gone
         decision = decide(self.spec, before.rollout, seen, self.now)
         again = decide(self.spec, before.rollout, seen, self.now)
         assert decision == again, "decide is a function of its arguments"
@@ -284,11 +281,16 @@ class Cluster:
                 assert retried.at >= condemned_at, "only a retry that came after the verdict counts"
             if command.accepted and command.command == Verb.APPROVE:
                 self.approvals[command.message.split()[1]] = self._of(command.id).at
-        if (before.wanted, before.revision) != (self.state.wanted, self.state.revision):
+        if (before.wanted, before.revision) != (self.state.wanted, self.state.revision) or self._edited_away(before):
             self.held.clear()
         if not late and decision.ended and decision.ended.result == "RolledBack" and self.copied:
             copied, self.copied = self.copied, ""
             assert self.stable.template != copied or decision.ended.revision != copied, "stable is restored first"
+
+    def _edited_away(self, before: RolloutState) -> bool:
+        """Whether the stage whose hold this was is gone, and the operator has seen it."""
+        names, weights = {stage.name for stage in self.stages}, {stage.weight for stage in self.stages}
+        return before.stage != self.state.stage and before.stage not in names and before.wanted not in weights
 
     def _of(self, identity: str) -> Command:
         return self.log[identity]
@@ -489,6 +491,8 @@ class Cluster:
             assert granted is not None
             assert self.now - granted < DAY, "an approval expires"
         if before.wanted > 0:
+            names, weights = {stage.name for stage in stages}, {stage.weight for stage in stages}
+            assert before.stage in names or before.wanted in weights, "an edit of the spec raises nothing by itself"
             present = next((s for s in stages if s.name == before.stage), None) or next(
                 (s for s in reversed(stages) if s.weight <= before.wanted), stages[0]
             )

@@ -8,9 +8,10 @@ from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.draft import Draft
 from canary_rollout.engine.ending import finish
 from canary_rollout.engine.harm import stop_if_harmful
-from canary_rollout.engine.journey import advance, notice_revision
+from canary_rollout.engine.journey import advance
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.orders import take_command
+from canary_rollout.engine.revisions import notice_revision
 from canary_rollout.engine.routing import route
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec

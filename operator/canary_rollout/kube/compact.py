@@ -1,7 +1,7 @@
 """Objects as the cache keeps them: only what somebody here reads, and every word once.
 
-A parsed object costs about ten times its JSON, most of it in keys and words that are the same in thousands of others.
-Sharing them and leaving the rest out is the difference between 0.4 MB and 0.05 MB for one rollout with all it refers to.
+A parsed object costs many times its JSON, most of it in keys and words that are the same in thousands of others.
+What it costs a rollout is in the resident memory that `make bench-scale` prints.
 """
 
 from sys import intern

@@ -216,6 +216,14 @@ async def test_a_lowering_is_written_although_the_service_is_gone(world):
     assert isinstance(answer, Rejected)
 
 
+async def test_a_fenced_lowering_is_written_although_the_service_is_gone(world):
+    await world.route(5000)
+    await world.api.client("cluster").delete(SERVICES, NAMESPACE, "checkout-canary")
+    answer = await world.router().ensure(Route(500, "v2", "v1"), fence=world.view().resource_version)
+    assert isinstance(answer, Written)
+    assert world.view().weight == 500
+
+
 async def test_a_service_with_several_ports_is_called_on_the_one_named_http(world):
     ports = [
         {"name": "grpc", "port": 9000},

@@ -218,7 +218,9 @@ class NginxRouter:
         written = self._object
         before = self._readable(written)
         try:
-            config = self._config_for(written, lowering=fence is None)
+            # A lowering to more than 0 carries a fence too: landed late, after a verdict, it would be a raise.
+            lowering = fence is None or (before is not None and route.weight < before.weight)
+            config = self._config_for(written, lowering=lowering)
             document = self._document(route, config, before)
         except RouterError as error:
             return Rejected(f"{error}")

@@ -477,8 +477,10 @@ async def test_a_readiness_probe_that_can_never_pass_leaves_the_pod_unready_and_
         async for event in local_cluster.admin.stream("v1", "Event", namespace=namespace):
             if "no port is named 'nope'" in event.object.get("message", ""):
                 break
-    found = await local_cluster.admin.get("v1", "Pod", "misnamed", namespace=namespace)
-    assert "running" in container_state(found)["state"]
+    # The event is told at once, the status is written a moment later: wait for the one, not for luck.
+    found = await wait_pod(
+        local_cluster, namespace, "misnamed", lambda one: "running" in container_state(one).get("state", {}), "running"
+    )
     assert not is_ready(found)
 
 

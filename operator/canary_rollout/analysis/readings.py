@@ -12,6 +12,13 @@ REQUESTS: Final = "requests"
 """The measure every minimum and the received share rest on: requests in the window, a count."""
 
 
+BEFORE: Final = "before"
+"""Baseline: stable's value over the window that ended when the rollout began."""
+
+SAME_HOUR: Final = "sameHour"
+"""Baseline: median and spread of stable's values at this hour of the last seven days."""
+
+
 class ReadingKind(StrEnum):
     """What came back for one measure and one version."""
 
@@ -36,11 +43,13 @@ class Reading:
         kind: which of the two.
         value: ratio 0..1, seconds, requests per second or a count, finite; ``None`` unless ``kind`` is ``VALUE``.
         message: what was wrong, in words for a person; empty for values and empty answers.
+        spread: of a baseline over several days: 1.4826 times the median absolute deviation, in units of ``value``.
     """
 
     kind: ReadingKind
     value: float | None = None
     message: str = ""
+    spread: float | None = None
 
     @classmethod
     def of(cls, value: float) -> "Reading":
@@ -76,12 +85,20 @@ class MeasureKey(NamedTuple):
         window: range of the rates, seconds.
         weighted_only: leave cohort members out, as a comparison of the versions must (design invariant 14).
         own: whether ``what`` is a query.
+        server: name of one of ``metrics.servers``; empty: ``metrics.prometheus``.
+        baseline: what stands in for stable in the :class:`Pair`: empty (stable itself, now), :data:`BEFORE` or
+            :data:`SAME_HOUR`.
+        alerts: whether ``what`` is a selector of firing alerts (PromQL matchers without braces); the canary's value is
+            then the number of alerts that fire, 0 included, and there is no stable.
     """
 
     what: str
     window: float
     weighted_only: bool = False
     own: bool = False
+    server: str = ""
+    baseline: str = ""
+    alerts: bool = False
 
 
 class Pair(NamedTuple):
@@ -94,6 +111,45 @@ class Pair(NamedTuple):
 _UNKNOWN: Final = Pair(_NOT_SAMPLED, _NOT_SAMPLED)
 
 
+class CounterSample(NamedTuple):
+    """One cumulative counter of one pod as Prometheus had it, or one gauge; the fields of a line of ``canary replay``.
+
+    Attributes:
+        arm: ``stable`` or ``canary``.
+        pod: name of the pod (of whatever is scraped), or ``bucket:17`` for a bucket of tenants.
+        series: ``requests``, ``errors``, ``latency_bucket`` or ``gauge:NAME``.
+        value: cumulative since the pod began, or the gauge's value.
+        le: with ``latency_bucket``, the bucket's upper edge, seconds; infinity for the last.
+        created: the pod's creation, POSIX seconds; ``None``: older than the analysis.
+    """
+
+    arm: str
+    pod: str
+    series: str
+    value: float
+    le: float | None = None
+    created: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CounterReadings:
+    """Raw counters of both versions, all at one evaluation time: one tick of the sequential comparison.
+
+    Attributes:
+        at: evaluation time on the rollout's tick grid, POSIX seconds; one scrape behind the present.
+        samples: all of them; what is not there was not scraped.
+        complete: whether every query was answered; evidence is frozen while it is not.
+        message: why not, in words for a person.
+        tenants: whether buckets of tenants are among the samples.
+    """
+
+    at: float
+    samples: tuple[CounterSample, ...] = ()
+    complete: bool = True
+    message: str = ""
+    tenants: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Everything known about one rollout at one evaluation time.
@@ -101,10 +157,12 @@ class Samples:
     Attributes:
         at: evaluation time of every reading, POSIX seconds.
         readings: by measure; one that is missing counts as never sampled.
+        counters: raw counters for the sequential comparison, at their own, slightly earlier time; ``None``: not asked.
     """
 
     at: float
     readings: Mapping[MeasureKey, Pair]
+    counters: CounterReadings | None = None
 
     def pair(self, key: MeasureKey) -> Pair:
         """Return both versions' readings of a measure."""

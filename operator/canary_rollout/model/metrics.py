@@ -1,13 +1,52 @@
-"""``spec.metrics``: where the numbers come from, and which series are whose."""
+"""``spec.metrics``: where the numbers come from, who may read them, and which series are whose."""
 
-from typing import Literal, Self
+from collections import Counter
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import LabelName, SafeValue, SpecModel, Url
-from canary_rollout.model.units import SecondOrMore
+from canary_rollout.model.fields import DnsLabel, DnsName, HeaderName, LabelName, SafeValue, SpecModel, Text, Url
+from canary_rollout.model.units import Duration, SecondOrMore
+
+SOURCES: Final = (
+    "app",
+    "agent",
+    "ingress-nginx",
+    "istio",
+    "envoy",
+    "traefik",
+    "haproxy",
+    "linkerd",
+    "otel",
+    "nginx-log",
+)
+"""Ready-made sources; a test holds them against the files of the metrics room."""
+
+MOST_SERVERS: Final = 8
+MOST_HEADERS: Final = 16
+
+SourceName = Annotated[
+    str,
+    Text(
+        rf"^({'|'.join(SOURCES)}|[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?)$",
+        127,
+        f"a source of metrics: name one of {', '.join(SOURCES)}, or one of a preset set of your own as set/source",
+    ),
+]
+SecretKeyName = Annotated[
+    str, Text(r"^[-._A-Za-z0-9]+$", 253, 'a key of a Secret: use letters, digits, "-", "_" and "."')
+]
+HeaderText = Annotated[
+    str,
+    Text(
+        r"^[!-~]([ -~]*[!-~])?$",
+        1024,
+        "the value of a header: use printable ASCII without spaces at its ends",
+    ),
+]
+UserName = Annotated[str, Text(r"^[!-9;-~]+$", 128, 'a user name: use printable ASCII without spaces and without ":"')]
 
 
 class Arms(SpecModel):
@@ -45,19 +84,119 @@ class Arms(SpecModel):
         return self
 
 
+class SecretKey(SpecModel):
+    """One key of a Secret in the CanaryRollout's namespace."""
+
+    name: DnsName = Field(description="Name of the Secret, in the CanaryRollout's own namespace.")
+    key: SecretKeyName = Field(description="Key in its data.")
+
+
+class Header(SpecModel):
+    """A header sent with every query."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            Rule(cel.only_one("value", "secretRef"), "a header names exactly one of value and secretRef")
+        )
+    )
+
+    name: HeaderName = Field(description="Name of the header, such as X-Scope-OrgID.")
+    value: HeaderText | None = Field(None, description="Its value, readable by everybody who reads the resource.")
+    secret_ref: SecretKey | None = Field(None, description="Where its value is, if not everybody is to read it.")
+
+    @model_validator(mode="after")
+    def _one_value(self) -> Self:
+        if (self.value is None) == (self.secret_ref is None):
+            raise ValueError("a header names exactly one of value and secretRef")
+        return self
+
+
+class BasicAuth(SpecModel):
+    """User name and password."""
+
+    username: UserName = Field(description="The user's name.")
+    password_secret_ref: SecretKey = Field(description="Where the password is.")
+
+
+class Tls(SpecModel):
+    """How the server's certificate is checked."""
+
+    ca_secret_ref: SecretKey | None = Field(
+        None, description="Certificates (PEM) of the authorities to trust. Default: the system's."
+    )
+    insecure_skip_verify: StrictBool = Field(
+        default=False, description="true: any certificate is taken. Whoever is in between may then forge every number."
+    )
+
+
+class Access(SpecModel):
+    """What a Prometheus server wants to see before it answers. Secrets are read again every minute."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            Rule(
+                "!has(self.bearerTokenSecretRef) || !has(self.basicAuth)",
+                "name at most one of bearerTokenSecretRef and basicAuth: both are sent in the same header",
+            )
+        )
+    )
+
+    tls: Tls = Field(default_factory=Tls, description="How the server's certificate is checked.")
+    bearer_token_secret_ref: SecretKey | None = Field(None, description="Where a bearer token is.")
+    basic_auth: BasicAuth | None = Field(None, description="User name and password.")
+    headers: tuple[Header, ...] = Field(
+        (), max_length=MOST_HEADERS, description="More headers, such as X-Scope-OrgID of Mimir, Thanos and Cortex."
+    )
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> Self:
+        if self.bearer_token_secret_ref is not None and self.basic_auth is not None:
+            raise ValueError("name at most one of bearerTokenSecretRef and basicAuth: both are sent in the same header")
+        return self
+
+    def secrets(self) -> frozenset[str]:
+        """Return the names of the Secrets that are read."""
+        keys = [self.tls.ca_secret_ref, self.bearer_token_secret_ref, *(header.secret_ref for header in self.headers)]
+        keys.append(self.basic_auth.password_secret_ref if self.basic_auth is not None else None)
+        return frozenset(key.name for key in keys if key is not None)
+
+
+class Server(SpecModel):
+    """Another Prometheus, for rules and gates that name it."""
+
+    name: DnsLabel = Field(description="What rules and gates call it (server: NAME).")
+    prometheus: Url = Field(description="Its address. No credentials in it.")
+    access: Access = Field(default_factory=Access, description="What it wants to see before it answers.")
+
+
 class Metrics(SpecModel):
     """Where the numbers come from."""
 
     prometheus: Url = Field(
         description="Address of Prometheus, such as http://prometheus.monitoring:9090. No credentials in it."
     )
+    access: Access = Field(default_factory=Access, description="What it wants to see before it answers.")
+    servers: tuple[Server, ...] = Field(
+        (),
+        max_length=MOST_SERVERS,
+        description="More servers, for rules and gates that name one.",
+        json_schema_extra=cel.rules(
+            Rule(
+                "self.all(a, self.exists_one(b, b.name == a.name))",
+                "two servers have the same name, and rules speak of servers by name: rename one",
+            )
+        ),
+    )
     interval: SecondOrMore = Field(default=10.0, description="Time between two evaluations.")
-    source: Literal["app", "agent"] = Field(
+    source: SourceName = Field(
         "app",
         description="Whose series the presets read. app: http_requests_total and http_request_duration_seconds. agent: "
-        "the nginx agent's counters.",
+        "the nginx agent's counters. For the others see docs/presets.md.",
     )
     arms: Arms = Field(default_factory=Arms, description="Which series belong to which version.")
+    port: SafeValue = Field(
+        "80", description="Port of the Services (number or name), where a proxy's series name it beside the Service."
+    )
     window: SecondOrMore = Field(
         default=300.0, description="Time range that rates and quantiles are taken over where a rule names none."
     )
@@ -65,3 +204,23 @@ class Metrics(SpecModel):
         "status", description="Label that holds the HTTP status (some libraries call it code)."
     )
     timeout: SecondOrMore = Field(default=5.0, description="Longest wait for one query.")
+    lag: Duration | None = Field(
+        None,
+        description="How far behind the present the comparison with stable reads, so that late scrapes are in: one "
+        "scrape interval. Default: interval.",
+    )
+    history: Duration = Field(
+        default=21600.0, description="How much of stable's past the comparison begins with, 24h at most; 0s: none."
+    )
+
+    @model_validator(mode="after")
+    def _servers_have_unique_names(self) -> Self:
+        twice = [name for name, count in Counter(server.name for server in self.servers).items() if count > 1]
+        if twice:
+            raise ValueError(f"servers have unique names; found twice: {', '.join(sorted(twice))}: rename one")
+        return self
+
+    @property
+    def comparison_lag(self) -> float:
+        """Seconds behind the present at which the comparison reads."""
+        return self.interval if self.lag is None else self.lag

@@ -38,12 +38,26 @@ def validation_problems(error: ValidationError, root: str = "spec") -> list[str]
         error: of a model of the spec.
         root: path of that model in the YAML.
     """
+    return list(dict.fromkeys(f"{path_of(place, root)}: {sentence}" for place, sentence in located_problems(error)))
+
+
+def located_problems(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Every problem with its place inside the model (field names as in the YAML, list indexes) and its sentence."""
     found = error.errors(include_url=False)
+    # Of a list with a bad entry pydantic also says that it is too short, since it counts only the good ones.
+    inner = {detail["loc"][:end] for detail in found for end in range(len(detail["loc"]))}
     # A field of a wrong type is reported once, and not again by the union it stands in.
-    return list(dict.fromkeys(f"{_path(root, detail['loc'])}: {_sentence(detail)}" for detail in found))
+    return list(
+        dict.fromkeys(
+            (detail["loc"], _sentence(detail))
+            for detail in found
+            if detail["type"] != "too_short" or detail["loc"] not in inner
+        )
+    )
 
 
-def _path(root: str, location: Iterable[int | str]) -> str:
+def path_of(location: Iterable[int | str], root: str = "spec") -> str:
+    """A place as people write it: ``spec.stages[2].weight``."""
     return root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 

@@ -1,0 +1,236 @@
+"""What is wrong with a CanaryRollout, found without a cluster: each problem with its line, its field and a way out."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from pydantic import ValidationError
+
+from canary_rollout.cli.manifest import Manifest, Place
+from canary_rollout.cli.offline import inexpressible, router_of
+from canary_rollout.errors import CanaryRolloutError
+from canary_rollout.kube.port import CANARY_ROLLOUTS
+from canary_rollout.metrics.presets import load
+from canary_rollout.model.crd import LONGEST_NAME
+from canary_rollout.model.explain import located_problems, path_of
+from canary_rollout.model.fields import shown
+from canary_rollout.model.spec import CanaryRolloutSpec, Measure
+from canary_rollout.model.units import format_duration, format_weight
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_TOP: Final = ("apiVersion", "kind", "metadata", "spec", "status")
+_VARIABLES: Final = ("namespace", "deployment", "service", "pods", "window")
+_VARIABLE: Final = re.compile(r"\$\{?([a-zA-Z_]\w*)")
+_APART: Final = frozenset({"deployment", "service", "pods"})
+_NOT_APART: Final = (
+    "the query does not tell the versions apart, so it is the same for both and cannot be compared with stable: "
+    "$pods, $service or $deployment do"
+)
+_CLOSING: Final = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, or that is likely not meant.
+
+    Attributes:
+        source: the file.
+        line: from 1.
+        field: ``spec.stages[1].weight``; empty for the whole object.
+        message: what is wrong, with which value, and what to do.
+        warning: whether the object works all the same.
+    """
+
+    source: str
+    line: int
+    field: str
+    message: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        where = f"{self.field}: " if self.field else ""
+        return f"{self.source}:{self.line}: {'warning: ' if self.warning else ''}{where}{self.message}"
+
+
+def examine(manifest: Manifest, namespace: str = "default") -> tuple[CanaryRolloutSpec | None, list[Problem]]:
+    """The spec (``None`` where it cannot be read) and every problem, in the order of the file."""
+    found = [*_envelope(manifest)]
+    spec = None
+    if isinstance(manifest.raw.get("spec"), dict):
+        try:
+            spec = CanaryRolloutSpec.model_validate(manifest.raw["spec"])
+        except ValidationError as error:
+            found += [_at(manifest, ("spec", *place), sentence) for place, sentence in located_problems(error)]
+    if spec is not None:
+        found += _router(manifest, spec, namespace)
+        found += _measures(manifest, spec)
+        found += _never(manifest, spec)
+    return spec, sorted(dict.fromkeys(found), key=lambda problem: (problem.line, problem.warning, problem.field))
+
+
+def _at(manifest: Manifest, place: Place, message: str, *, warning: bool = False) -> Problem:
+    field = path_of(place[1:], str(place[0])) if place else ""
+    return Problem(manifest.source, manifest.line(place), field, message, warning)
+
+
+def _envelope(manifest: Manifest) -> Iterator[Problem]:
+    """apiVersion, metadata, and keys that stand where none do."""
+    raw = manifest.raw
+    for place, line in manifest.twice:
+        yield Problem(
+            manifest.source,
+            line,
+            path_of(place[1:], str(place[0])),
+            "stands here twice; kubectl refuses it: remove one",
+        )
+    if raw.get("apiVersion") != CANARY_ROLLOUTS.api_version:
+        yield _at(
+            manifest,
+            ("apiVersion",),
+            f"{shown(raw.get('apiVersion'))} is not {CANARY_ROLLOUTS.api_version}: write that",
+        )
+    for key in raw:
+        if key not in _TOP:
+            close = get_close_matches(str(key), _TOP, n=1)
+            yield _at(
+                manifest,
+                (str(key),),
+                f"there is no such field: {f'did you mean {close[0]}?' if close else 'remove it'}",
+            )
+    if "spec" not in raw:
+        yield _at(manifest, ("spec",), "is required: add it")
+    elif not isinstance(raw["spec"], dict):
+        yield _at(manifest, ("spec",), f"{shown(raw['spec'])} is of the wrong type: write a mapping of fields")
+    yield from _names(manifest)
+
+
+def _names(manifest: Manifest) -> Iterator[Problem]:
+    """metadata.name and metadata.namespace."""
+    name = manifest.metadata.get("name")
+    if name is None:
+        yield _at(manifest, ("metadata", "name"), "is required: add it")
+    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+        yield _at(
+            manifest,
+            ("metadata", "name"),
+            f'{shown(name)} is not a name: use lower-case letters, digits, "-" and ".", as in checkout',
+        )
+    elif len(name) > LONGEST_NAME:
+        yield _at(
+            manifest,
+            ("metadata", "name"),
+            f"the name has {len(name)} characters and may have {LONGEST_NAME}, because other objects are named after it: "
+            "choose a shorter one",
+        )
+    namespace = manifest.metadata.get("namespace")
+    if namespace is not None and (not isinstance(namespace, str) or not _LABEL.fullmatch(namespace)):
+        yield _at(manifest, ("metadata", "namespace"), f"{shown(namespace)} is not the name of a namespace")
+
+
+def _router(manifest: Manifest, spec: CanaryRolloutSpec, namespace: str) -> Iterator[Problem]:
+    """What the router named cannot express."""
+    router_field = ("spec", "traffic", spec.traffic.router)
+    try:
+        router = router_of(spec, namespace, str(manifest.metadata.get("name")))
+        can = router.capabilities()
+    except CanaryRolloutError as error:
+        yield _at(manifest, router_field, str(error))
+        return
+    for place, stage, near in inexpressible(spec, can):
+        yield _at(
+            manifest,
+            ("spec", "stages", place, "weight"),
+            f"{spec.traffic.router} cannot express {format_weight(stage.weight)}, only multiples of "
+            f"{format_weight(can.step)}: choose {near}, or another router",
+        )
+    if spec.traffic.sticky is not None and not can.sticky:
+        yield _at(
+            manifest,
+            ("spec", "traffic", "sticky"),
+            f"{spec.traffic.router} cannot keep tenants on a version: remove it, or choose another router",
+        )
+    for place, stage in enumerate(spec.stages):
+        if stage.cohort is not None and not can.cohorts:
+            yield _at(
+                manifest,
+                ("spec", "stages", place, "cohort"),
+                f"{spec.traffic.router} cannot route people by header or cookie: remove it, or choose another router",
+            )
+
+
+def _measures(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """Presets that the source does not have, and queries that cannot be meant."""
+    for place, measure in measures_of(spec):
+        if measure.preset is not None:
+            known = load(spec.metrics.source).measures
+            if measure.preset not in known:
+                close = get_close_matches(measure.preset, known, n=1)
+                yield _at(
+                    manifest,
+                    (*place, "preset"),
+                    f"source {spec.metrics.source} has no preset {measure.preset}: "
+                    f"{f'did you mean {close[0]}?' if close else '`kubectl canary presets` lists them'}",
+                )
+        elif measure.query is not None:
+            for message, warning in query_problems(measure.query):
+                yield _at(manifest, (*place, "query"), message, warning=warning)
+
+
+def measures_of(spec: CanaryRolloutSpec) -> Iterator[tuple[tuple[int | str, ...], Measure]]:
+    """Every rule and gate with its place in the object."""
+    for index, rule in enumerate(spec.halt_rules):
+        yield ("spec", "haltRules", index), rule
+    for place, stage in enumerate(spec.stages):
+        for index, gate in enumerate(stage.exit):
+            yield ("spec", "stages", place, "exit", index), gate
+
+
+def query_problems(query: str) -> Iterator[tuple[str, bool]]:
+    """What is wrong with a query of one's own, and whether it is only a warning; no parser, but what people really miss."""
+    if trouble := _unbalanced(query):
+        yield trouble, False
+    names = set(_VARIABLE.findall(query))
+    for name in sorted(names - set(_VARIABLES)):
+        known = ", ".join(f"${variable}" for variable in _VARIABLES)
+        close = get_close_matches(name, _VARIABLES, n=1)
+        hint = f"did you mean ${close[0]}?" if close else f"known are {known}"
+        yield f"${name} is not filled in: {hint}", True
+    if not names & _APART:
+        yield _NOT_APART, True
+
+
+def _unbalanced(query: str) -> str:
+    """Brackets and quotes that do not match, in words; empty when all do."""
+    open_, quote, skip = [], "", False
+    for character in query:
+        if skip:
+            skip = False
+        elif quote:
+            skip = character == "\\" and quote != "`"
+            quote = "" if character == quote else quote
+        elif character in "\"'`":
+            quote = character
+        elif character in "([{":
+            open_.append(character)
+        elif character in _CLOSING and (not open_ or open_.pop() != _CLOSING[character]):
+            return f'the query has a "{character}" too many: Prometheus would refuse it'
+    if quote:
+        return f"the query opens {quote} and does not close it: Prometheus would refuse it"
+    return f'the query opens "{open_[-1]}" and does not close it: Prometheus would refuse it' if open_ else ""
+
+
+def _never(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """Rules that cannot have failed before the stage is over."""
+    longest = max((stage.longest_hold for stage in spec.active_stages), default=0.0)
+    for index, rule in enumerate(spec.halt_rules):
+        if rule.enabled and rule.for_ > longest:
+            yield _at(
+                manifest,
+                ("spec", "haltRules", index, "for"),
+                f"no stage is held for {format_duration(rule.for_)}, so {rule.name} can never stop anything: "
+                "shorten it, or hold a stage longer",
+                warning=True,
+            )

@@ -1,0 +1,52 @@
+"""What is known of a router without a cluster: what it can express, and which weights it cannot."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, cast
+
+from canary_rollout.cli.errors import CliError
+from canary_rollout.kube.port import KubeApi, Object, Resource
+from canary_rollout.model.route import Capabilities
+from canary_rollout.model.spec import CanaryRolloutSpec, Stage
+from canary_rollout.model.units import FULL, format_weight
+from canary_rollout.traffic.port import Router, RouterContext
+from canary_rollout.traffic.registry import router_for
+
+
+class _NoCluster:
+    """Reads as empty, and says so when it is asked for more."""
+
+    def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:  # noqa: ARG002 - the port
+        return None
+
+    def select(self, resource: Resource, namespace: str | None, labels: Mapping[str, str]) -> list[Object]:  # noqa: ARG002 - the port
+        return []
+
+    def now(self) -> float:
+        return time.time()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise CliError(f"this is looked at without a cluster, and the router asked for {name}")
+
+
+def router_of(spec: CanaryRolloutSpec, namespace: str, name: str) -> Router:
+    """The router of a spec, for what it says without looking at the cluster.
+
+    Raises:
+        RouterError: there is no such router.
+    """
+    nothing: Any = _NoCluster()
+    return router_for(RouterContext(namespace, name, "", spec, cast("KubeApi", nothing), nothing, nothing))
+
+
+def inexpressible(spec: CanaryRolloutSpec, can: Capabilities) -> Iterator[tuple[int, Stage, str]]:
+    """Stages whose weight the router cannot express: place in ``spec.stages``, the stage, the nearest weights it can."""
+    for place, stage in enumerate(spec.stages):
+        if stage.weight % can.step:
+            yield place, stage, " or ".join(format_weight(weight) for weight in nearest(stage.weight, can.step))
+
+
+def nearest(weight: int, step: int) -> list[int]:
+    """The weights next to ``weight`` that are whole multiples of ``step``, in basis points, above 0 and up to 100 %."""
+    lower = weight // step * step
+    return [near for near in (lower, min(FULL, lower + step)) if near > 0]

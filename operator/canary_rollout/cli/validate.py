@@ -1,0 +1,137 @@
+"""``validate``: manifests looked at without a cluster."""
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from canary_rollout.cli.errors import Exit
+from canary_rollout.cli.options import output_option, target_options
+from canary_rollout.cli.session import session_of
+
+if TYPE_CHECKING:
+    from canary_rollout.cli.lint import Problem
+    from canary_rollout.cli.manifest import Manifest
+    from canary_rollout.model.spec import CanaryRolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One CanaryRollout and what was found; ``spec`` is ``None`` where it cannot be read."""
+
+    manifest: "Manifest"
+    spec: "CanaryRolloutSpec | None"
+    problems: "list[Problem]" = field(default_factory=list)
+
+
+@click.command(short_help="Look at manifests without a cluster: every problem with its line.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(allow_dash=True))
+@click.option("--strict", is_flag=True, help="Warnings are problems too.")
+@output_option
+@target_options
+@click.pass_context
+def validate(ctx: click.Context, *, files: tuple[str, ...], strict: bool, output: str | None) -> int:
+    """Look at the CanaryRollouts in FILE… (- is standard input) without a cluster.
+
+    Said is everything the API server or the operator would refuse: fields, values, weights that the router cannot
+    express (with the nearest it can), presets and variables that do not exist. Objects of other kinds are passed over.
+
+    Exit code 0: all are valid; 1: there is a problem; 2: a file is not there.
+    """
+    from canary_rollout.cli.lint import Problem, examine
+    from canary_rollout.cli.manifest import UnreadableError, read
+    from canary_rollout.kube.port import CANARY_ROLLOUTS
+
+    seen: list[Examined] = []
+    unreadable: list[Problem] = []
+    passed_over = 0
+    for file in files:
+        try:
+            manifests = read(file)
+        except UnreadableError as error:
+            unreadable.append(Problem(error.source, error.line, "", error.problem))
+            continue
+        for manifest in manifests:
+            if manifest.kind != CANARY_ROLLOUTS.kind:
+                passed_over += 1
+                continue
+            namespace = session_of(ctx).target.namespace or str(manifest.metadata.get("namespace", "default"))
+            seen.append(Examined(manifest, *examine(manifest, namespace)))
+    _twins(seen)
+    problems = unreadable + [problem for one in seen for problem in one.problems]
+    if not seen and not problems:
+        raise click.UsageError(f"there is no CanaryRollout in {', '.join(files)}")
+    bad = any(strict or not problem.warning for problem in problems)
+    if output:
+        from canary_rollout.cli.show import print_data
+
+        print_data(_data(seen, problems, valid=not bad), output)
+    else:
+        _print(seen, problems, passed_over)
+    return Exit.REFUSED if bad else Exit.OK
+
+
+def _twins(seen: list[Examined]) -> None:
+    """Add the problems of rollouts that would fight: of one name, or over one Deployment."""
+    from canary_rollout.cli.lint import Problem
+
+    owners: dict[tuple[str, ...], Examined] = {}
+    for one in seen:
+        manifest, spec = one.manifest, one.spec
+        owned: list[tuple[str, str, tuple[str, ...]]] = [
+            ("name", str(manifest.metadata.get("name")), ("metadata", "name"))
+        ]
+        if spec is not None:
+            owned += [
+                ("deployment", version.deployment, ("spec", "workload", role, "deployment"))
+                for role, version in (("stable", spec.workload.stable), ("canary", spec.workload.canary))
+            ]
+        for kind, thing, place in owned:
+            first = owners.setdefault((str(manifest.metadata.get("namespace", "")), kind, thing), one)
+            if first is one:
+                continue
+            at = f"{first.manifest.source}:{first.manifest.line()}"
+            message = (
+                f"{thing} stands at {at} as well: only one of them would be kept"
+                if kind == "name"
+                else f"Deployment {thing} belongs to the CanaryRollout at {at} already: two cannot move the same one"
+            )
+            # Two files may well be alternatives; one file is applied as a whole.
+            apart = manifest.source != first.manifest.source
+            one.problems.append(Problem(manifest.source, manifest.line(place), ".".join(place), message, warning=apart))
+
+
+def _data(seen: list[Examined], problems: "list[Problem]", *, valid: bool) -> dict[str, Any]:
+    return {
+        "valid": valid,
+        "rollouts": [
+            {
+                "source": one.manifest.source,
+                "line": one.manifest.line(),
+                "name": one.manifest.metadata.get("name"),
+                "valid": not any(not problem.warning for problem in one.problems),
+            }
+            for one in seen
+        ],
+        "problems": [asdict(problem) for problem in problems],
+    }
+
+
+def _print(seen: list[Examined], problems: "list[Problem]", passed_over: int) -> None:
+    """Problems as a compiler prints them, then a line per rollout that has none."""
+    from canary_rollout.cli.view import clean
+    from canary_rollout.model.units import format_weight
+
+    for problem in problems:
+        click.echo(clean(str(problem)))
+    for one in seen:
+        if one.spec is None or any(not problem.warning for problem in one.problems):
+            continue
+        weights = ", ".join(format_weight(stage.weight) for stage in one.spec.active_stages)
+        rules = sum(rule.enabled for rule in one.spec.halt_rules)
+        click.echo(
+            f"{one.manifest.source}:{one.manifest.line()}: {one.manifest.metadata.get('name')} is valid: "
+            f"{one.spec.traffic.router}, stages {weights}, {rules} halt rule{'' if rules == 1 else 's'}"
+        )
+    if passed_over:
+        click.echo(f"passed over: {passed_over} object{'' if passed_over == 1 else 's'} of other kinds", err=True)

@@ -1,0 +1,186 @@
+"""``validate``: every problem of a manifest with its line, without a cluster."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+GOOD = """\
+# A comment first.
+apiVersion: canaryrollout.dev/v1alpha1
+kind: CanaryRollout
+metadata: {name: checkout, namespace: shop}
+spec:
+  workload:
+    stable: {service: checkout, deployment: checkout}
+    canary: {service: checkout-canary, deployment: checkout-canary}
+  traffic:
+    nginx: {service: edge}
+  metrics: {prometheus: "http://prometheus.monitoring:9090"}
+  stages:
+    - name: few
+      weight: "0.5%"
+      hold: 1h
+    - {name: all, weight: "100%", hold: 1h}
+  haltRules:
+    - {name: errors, preset: error-rate, above: "1%", for: 5m}
+"""
+
+
+@pytest.fixture
+def check(world, tmp_path):
+    """Validate texts as files; the result with the problems as (file, line, field, warning)."""
+
+    def run(*texts, args=()):
+        files = []
+        for place, text in enumerate(texts):
+            file = tmp_path / f"{place}.yaml"
+            file.write_text(text, encoding="utf-8")
+            files.append(str(file))
+        result = world.run("validate", *files, *args, "-o", "json")
+        result.data = json.loads(result.stdout)
+        result.found = [(entry["line"], entry["field"], entry["warning"]) for entry in result.data["problems"]]
+        result.said = " ".join(entry["message"] for entry in result.data["problems"])
+        return result
+
+    return run
+
+
+def test_a_good_manifest_is_said_to_be_valid(world, tmp_path):
+    (tmp_path / "good.yaml").write_text(GOOD, encoding="utf-8")
+    result = world.run("validate", str(tmp_path / "good.yaml"))
+    assert result.exit_code == 0
+    assert result.stdout.endswith("good.yaml:2: checkout is valid: nginx, stages 0.5%, 100%, 1 halt rule\n")
+    assert world.targets == []
+
+
+def test_standard_input_is_read_too(world):
+    result = world.run("validate", "-", stdin=GOOD)
+    assert result.stdout.startswith("stdin:2: checkout is valid")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_valid(world, file):
+    rollouts = [found for found in yaml.safe_load_all(file.read_text()) if found and found["kind"] == "CanaryRollout"]
+    result = world.run("validate", str(file))
+    assert result.exit_code == (0 if rollouts else 2)
+    assert result.stdout.count(" is valid: ") == len(rollouts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "field", "said"),
+    [
+        ('weight: "0.5%"', "weight: 5", 14, "spec.stages[0].weight", 'write "5%" or "0.05%"'),
+        ('weight: "0.5%"', 'weight: "0.5"', 14, "spec.stages[0].weight", 'write "0.5%"'),
+        ("hold: 1h", "hlod: 1h", 15, "spec.stages[0].hlod", "did you mean hold?"),
+        ("preset: error-rate", "preset: eror-rate", 18, "spec.haltRules[0].preset", "error-rate"),
+        ("v1alpha1", "v1", 2, "apiVersion", "canaryrollout.dev/v1alpha1"),
+        ("name: checkout,", "name: Checkout,", 4, "metadata.name", "lower-case"),
+        ("name: checkout,", f"name: {'c' * 51},", 4, "metadata.name", "51 characters and may have 50"),
+        ("namespace: shop", "namespace: a.b", 4, "metadata.namespace", "not the name of a namespace"),
+        ("\nspec:", "\nspecs: 1\nspec:", 5, "specs", "did you mean spec?"),
+        ("      hold: 1h", "      hold: 1h\n      hold: 2h", 16, "spec.stages[0].hold", "twice"),
+        ("name: all", "name: few", 12, "spec.stages", "found twice: few"),
+        ("deployment: checkout-canary", "deployment: checkout", 6, "spec.workload", "two different Deployments"),
+    ],
+)
+def test_a_mistake_is_said_with_its_line_its_field_and_a_way_out(check, before, after, line, field, said):
+    result = check(GOOD.replace(before, after, 1))
+    assert result.exit_code == 1
+    assert (line, field, False) in result.found
+    assert said in result.said
+
+
+def test_every_problem_is_told_at_once(check):
+    text = (
+        GOOD.replace('weight: "0.5%"', "weight: 5").replace("v1alpha1", "v1").replace("service: edge", "servise: edge")
+    )
+    assert {field for _, field, _ in check(text).found} >= {
+        "apiVersion",
+        "spec.stages[0].weight",
+        "spec.traffic.nginx.servise",
+        "spec.traffic.nginx.service",
+    }
+
+
+def test_a_weight_the_router_cannot_express_comes_with_the_nearest_it_can(check):
+    ingress = GOOD.replace("nginx: {service: edge}", "ingressNginx: {ingress: checkout}")
+    result = check(ingress)
+    assert result.found == [(14, "spec.stages[0].weight", False)]
+    assert "cannot express 0.5%, only multiples of 1%: choose 1%" in result.said
+    assert "choose 2% or 3%" in check(ingress.replace("0.5%", "2.5%")).said
+    assert (
+        check(ingress.replace("{ingress: checkout}", "{ingress: checkout, controllerVersion: 1.12.1}")).exit_code == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "said", "code"),
+    [
+        ('sum(rate(x{pod=~"$pods"}[5m])', 'opens "("', 1),
+        ('sum(rate(x{pod=~"$pods"}]5m])', '"]" too many', 1),
+        ("x{pod=~'$pods}", "does not close", 1),
+        ('x{pod=~"$pod"}', "did you mean $pods?", 0),
+        ("sum(x)", "does not tell the versions apart", 0),
+        ("label_replace(x{pod=~\"${pods}\", a=\")\\\"\"}, 'a', '$1', 'b', '(.*)')", "", 0),
+    ],
+)
+def test_queries_of_ones_own_are_looked_at_as_far_as_that_goes(check, query, said, code):
+    rule = json.dumps({"name": "own", "query": query, "above": "1"})
+    result = check(GOOD.replace('{name: errors, preset: error-rate, above: "1%", for: 5m}', rule))
+    assert result.exit_code == code
+    assert said in result.said
+    assert bool(result.found) == bool(said)
+    assert check(
+        GOOD.replace('{name: errors, preset: error-rate, above: "1%", for: 5m}', rule), args=["--strict"]
+    ).exit_code == (1 if said else 0)
+
+
+def test_a_rule_that_can_never_have_lasted_long_enough_is_a_warning(check):
+    result = check(GOOD.replace("for: 5m", "for: 10h"))
+    assert (result.exit_code, result.found) == (0, [(18, "spec.haltRules[0].for", True)])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a: [1\nb: }", 2), ("just words", 1), ("a: 2026-13-45", 1), ("a: \x00", 1), ("[" * 3000, 1), ("? [a]\n: b", 1)],
+)
+def test_what_is_no_yaml_is_a_problem_with_a_line_and_never_a_traceback(check, text, line):
+    result = check(text)
+    assert result.exit_code == 1
+    assert [found[0] for found in result.found] == [line]
+
+
+def test_a_list_and_several_documents_are_taken_apart(check):
+    other = GOOD.replace("checkout", "cart")
+    listed = {"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(GOOD), yaml.safe_load(other)]}
+    result = check(yaml.safe_dump(listed) + "---\n---\napiVersion: v1\nkind: Secret\n")
+    assert result.exit_code == 0
+    assert [entry["name"] for entry in result.data["rollouts"]] == ["checkout", "cart"]
+    assert "passed over" not in result.stdout
+
+
+def test_two_rollouts_over_one_deployment_fight_in_one_file_and_may_be_alternatives_in_two(check):
+    other = GOOD.replace("name: checkout, namespace", "name: cart, namespace")
+    together = check(f"{GOOD}---\n{other}")
+    assert together.exit_code == 1
+    assert "two cannot move the same one" in together.said
+    apart = check(GOOD, other)
+    assert apart.exit_code == 0
+    assert all(warning for _, _, warning in apart.found)
+
+
+def test_a_file_that_is_not_there_or_holds_no_rollout_is_a_usage_error(world, tmp_path):
+    (tmp_path / "other.yaml").write_text("kind: Secret\n", encoding="utf-8")
+    missing = world.run("validate", str(tmp_path / "missing.yaml"))
+    assert (missing.exit_code, "cannot be read" in missing.stderr) == (2, True)
+    nothing = world.run("validate", str(tmp_path / "other.yaml"))
+    assert (nothing.exit_code, "there is no CanaryRollout in" in nothing.stderr) == (2, True)
+
+
+def test_text_of_a_file_does_not_drive_the_terminal(world):
+    result = world.run("validate", "-", stdin=GOOD.replace('"0.5%"', '"\\e[31m"'))
+    assert "\x1b" not in result.stdout

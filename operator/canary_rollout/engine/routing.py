@@ -65,13 +65,21 @@ def _widens(target: Route, view: RouteView) -> bool:
 
 
 def _shared(wanted: Cohort | None, present: Cohort | None) -> Cohort | None:
-    """The people who belong to both cohorts."""
-    if wanted is None or present is None or (wanted.header, wanted.cookie) != (present.header, present.cookie):
+    """The people who belong to both cohorts; nobody where that cannot be told by looking at plain values."""
+    if wanted == present:
+        return wanted
+    if wanted is None or present is None or not _by_values(wanted) or not _by_values(present):
+        return None
+    if (wanted.header, wanted.cookie) != (present.header, present.cookie):
         return None
     values = tuple(value for value in wanted.values if value in present.values)
     if values == wanted.values:
         return wanted
     return wanted.model_copy(update={"values": values}) if values else None
+
+
+def _by_values(cohort: Cohort) -> bool:
+    return not cohort.prefixes and cohort.pattern is None and cohort.regions is None
 
 
 def _narrowed(target: Route, view: RouteView) -> Route:

@@ -169,3 +169,35 @@ PathPointer = Annotated[
         ),
     ),
 ]
+Hostname = Annotated[
+    str,
+    Text(
+        r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        253,
+        'a host name: use lower-case letters, digits, "-" and ".", as in shop.example.com or *.example.com',
+    ),
+]
+UrlPath = Annotated[
+    str,
+    Text(
+        r"^/[A-Za-z0-9._~/-]*$",
+        256,
+        'a path: begin with "/", then letters, digits, ".", "_", "~", "-" and "/", as in /checkout',
+    ),
+]
+TenantName = Annotated[
+    str,
+    Text(
+        r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}$",
+        64,
+        'a tenant: use a letter or digit, then letters, digits, ".", "_", "@", ":" and "-", at most 64 characters',
+    ),
+]
+SafePattern = Annotated[
+    str,
+    Text(
+        r"^[A-Za-z0-9 ._/()-]{1,64}(\*[A-Za-z0-9 ._/()-]{1,64}){0,4}\*?$",
+        128,
+        'a pattern: use letters, digits, " ", ".", "_", "/", "(", ")", "-", and "*" for anything between, as in Mozilla*Firefox/*',
+    ),
+]

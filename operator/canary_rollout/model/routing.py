@@ -2,14 +2,26 @@
 
 from typing import Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StrictInt, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import ControllerVersion, DnsLabel, DnsName, HeaderName, OptionalHeaderName, SpecModel
-from canary_rollout.model.units import Duration, SecondOrMore
+from canary_rollout.model.fields import HeaderName, OptionalHeaderName, SafeValue, SpecModel, TenantName
+from canary_rollout.model.routers import (
+    ROUTERS,
+    ContourTraffic,
+    CustomTraffic,
+    EnvoyTraffic,
+    GatewayApiTraffic,
+    IngressNginxTraffic,
+    IstioTraffic,
+    NginxTraffic,
+    ServiceTraffic,
+    TraefikTraffic,
+    VirtualServerTraffic,
+)
 
-_ONE_KEY: Final = "sticky names exactly one of header and cookie"
+_ONE_KEY: Final = "sticky names exactly one of header, cookie and clientIP"
 
 
 class Sticky(SpecModel):
@@ -17,23 +29,66 @@ class Sticky(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
-            Rule(cel.only_one("header", "cookie"), _ONE_KEY, f"'{_ONE_KEY}; found ' + " + cel.found("header", "cookie"))
+            Rule(
+                cel.only_one("header", "cookie", "clientIP"),
+                _ONE_KEY,
+                f"'{_ONE_KEY}; found ' + " + cel.found("header", "cookie", "clientIP"),
+            )
         )
     )
 
     header: HeaderName | None = Field(None, description="Request header that names the tenant, such as X-Tenant-ID.")
     cookie: HeaderName | None = Field(None, description="Cookie that names the tenant, instead of a header.")
+    client_ip: Literal[True] | None = Field(
+        None, alias="clientIP", description="true: the client's address is the tenant, instead of a header."
+    )
     fallback: Literal["clientIP", "request"] = Field(
         "request",
         description="What decides when the header or cookie is absent. clientIP: the client's address. request: each "
         "request anew.",
     )
+    allow: tuple[TenantName, ...] = Field(
+        (), max_length=256, description="Tenants that are always in the canary while it serves at all."
+    )
+    deny: tuple[TenantName, ...] = Field(
+        (), max_length=256, description="Tenants that are never in the canary below 100%; stronger than allow."
+    )
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if (self.header is None) == (self.cookie is None):
-            raise ValueError(f"{_ONE_KEY}; found {'none' if self.header is None else 'header and cookie'}")
+        given = [
+            name
+            for name, value in (("header", self.header), ("cookie", self.cookie), ("clientIP", self.client_ip))
+            if value is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(f"{_ONE_KEY}; found {' and '.join(given) or 'none'}")
+        if self.client_ip and (self.allow or self.deny):
+            raise ValueError("allow and deny name tenants: they need header or cookie, not clientIP")
+        if both := sorted(set(self.allow) & set(self.deny)):
+            raise ValueError(f"a tenant is allowed or denied, not both: {', '.join(both)}")
         return self
+
+
+class Pin(SpecModel):
+    """A header by which a client chooses the version of one request."""
+
+    header: HeaderName = Field(description="Request header to look at, such as X-Canary.")
+    canary: SafeValue = Field(
+        "always", description="Its value that asks for the canary, while the canary serves at all."
+    )
+    stable: SafeValue = Field("never", description="Its value that asks for stable.")
+
+
+class RequestHeaders(SpecModel):
+    """What the app upstream is told about each request."""
+
+    cohort: OptionalHeaderName = Field("X-Canary-Cohort", description='Header with the cohort; "" switches it off.')
+    version: OptionalHeaderName = Field("X-Canary-Version", description='Header with the version; "" switches it off.')
+    baggage: StrictBool = Field(
+        default=False,
+        description="true: cohort and version are added to the W3C baggage header too, so that traces can be split by them.",
+    )
 
 
 class ResponseHeaders(SpecModel):
@@ -57,44 +112,6 @@ class ResponseHeaders(SpecModel):
             raise ValueError("cohort and version are told in different headers: rename one")
         return self
 
-
-class NginxTraffic(SpecModel):
-    """Our own nginx with the agent beside it."""
-
-    service: DnsLabel = Field(
-        description="Service that selects the nginx pods; all of them must confirm before a step counts."
-    )
-    config_map: DnsName | None = Field(
-        None, description="ConfigMap the operator writes for the agents. Default: the CanaryRollout's name plus -nginx."
-    )
-    listen: StrictInt = Field(8080, ge=1024, le=65535, description="Port nginx listens on.")
-    stale_after: SecondOrMore = Field(
-        default=120.0,
-        description="A proxy whose agent could not renew its lease for this long serves stable only, until it can.",
-    )
-    mode: Literal["auto", "njs", "reload"] = Field(
-        "auto",
-        description="How weights reach nginx. njs: in shared memory, without a reload. reload: split_clients and a "
-        "reload. auto: njs where nginx has it.",
-    )
-
-
-class IngressNginxTraffic(SpecModel):
-    """The community ingress-nginx controller: a canary Ingress beside the user's own."""
-
-    ingress: DnsName = Field(description="Your Ingress that routes to the stable Service; it is never changed.")
-    settle: Duration = Field(
-        default=5.0, description="Time after a write until the controller is taken to have it; it reports nothing."
-    )
-    controller_version: ControllerVersion | None = Field(
-        None,
-        description="Version of the controller, such as 1.12.1. Needed for weights that are no whole per cent: before "
-        "1.7.0 it ignores canary-weight-total, and 0.5% would be 50%.",
-    )
-
-
-ROUTERS: Final = {"nginx": "nginx", "ingressNginx": "ingress_nginx"}
-"""Routers as the resource names them, and the field of :class:`Traffic` that holds each."""
 
 _ONE_ROUTER: Final = "traffic names exactly one router"
 _NO_STICKY_HEADER: Final = (
@@ -127,12 +144,36 @@ class Traffic(SpecModel):
     ingress_nginx: IngressNginxTraffic | None = Field(
         None, description="Router: the community ingress-nginx controller. Name exactly one router."
     )
+    gateway_api: GatewayApiTraffic | None = Field(
+        None, alias="gatewayAPI", description="Router: a Gateway API HTTPRoute or GRPCRoute. Name exactly one router."
+    )
+    istio: IstioTraffic | None = Field(None, description="Router: an Istio VirtualService. Name exactly one router.")
+    traefik: TraefikTraffic | None = Field(
+        None, description="Router: a TraefikService or IngressRoute. Name exactly one router."
+    )
+    virtual_server: VirtualServerTraffic | None = Field(
+        None, description="Router: a VirtualServer of the F5 NGINX Ingress Controller. Name exactly one router."
+    )
+    contour: ContourTraffic | None = Field(None, description="Router: a Contour HTTPProxy. Name exactly one router.")
+    envoy: EnvoyTraffic | None = Field(
+        None, description="Router: a plain Envoy with the agent beside it. Name exactly one router."
+    )
+    service: ServiceTraffic | None = Field(
+        None, description="Router: one Service, the share is the ratio of pods. Name exactly one router."
+    )
+    custom: CustomTraffic | None = Field(
+        None, description="Router: one that is installed beside the operator. Name exactly one router."
+    )
     sticky: Sticky | None = Field(
         None, description="Keep each tenant on one version. Absent: every request is decided by itself."
     )
+    pin: Pin | None = Field(None, description="A header by which a client chooses the version. Absent: nobody can.")
     response_headers: ResponseHeaders = Field(
         default_factory=ResponseHeaders,
-        description="Names of the response headers that say which version answered; the app upstream is told as well.",
+        description="Names of the response headers that say which version answered.",
+    )
+    request_headers: RequestHeaders = Field(
+        default_factory=RequestHeaders, description="Names of the headers by which the app upstream is told."
     )
 
     @model_validator(mode="after")
@@ -146,5 +187,7 @@ class Traffic(SpecModel):
 
     @property
     def router(self) -> str:
-        """Name of the one router that is set, as in the resource (``nginx``, ``ingressNginx``)."""
-        return "nginx" if self.nginx is not None else "ingressNginx"
+        """Name of the one router that is set, as in the resource (``nginx``, ``gatewayAPI``, a custom one's own name)."""
+        if self.custom is not None:
+            return self.custom.router
+        return next(name for name, field in ROUTERS.items() if getattr(self, field) is not None)

@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import DnsLabel, HeaderName, SafeValue, SpecModel
+from canary_rollout.model.cohorts import Cohort
+from canary_rollout.model.fields import DnsLabel, SpecModel
 from canary_rollout.model.measures import Gate
 from canary_rollout.model.units import (
     DURATION_PATTERN,
@@ -21,29 +22,6 @@ from canary_rollout.model.units import (
     parse_duration,
     parse_weight,
 )
-
-_ONE_KEY: Final = "a cohort names exactly one of header and cookie"
-
-
-class Cohort(SpecModel):
-    """People routed to the canary by a header or a cookie, on top of the weight."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel.rules(
-            Rule(cel.only_one("header", "cookie"), _ONE_KEY, f"'{_ONE_KEY}; found ' + " + cel.found("header", "cookie"))
-        )
-    )
-
-    header: HeaderName | None = Field(None, description="Request header to look at, such as X-Cohort.")
-    cookie: HeaderName | None = Field(None, description="Cookie to look at, instead of a header.")
-    values: tuple[SafeValue, ...] = Field(min_length=1, max_length=64, description="Values that belong to the cohort.")
-
-    @model_validator(mode="after")
-    def _one_key(self) -> Self:
-        if (self.header is None) == (self.cookie is None):
-            raise ValueError(f"{_ONE_KEY}; found {'none' if self.header is None else 'header and cookie'}")
-        return self
-
 
 _NOT_ZERO: Final = 'a stage serves something: write "0.01%" or more'
 _MAX_HOLD_RULE: Final = Rule(

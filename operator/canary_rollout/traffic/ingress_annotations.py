@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from canary_rollout.kube.port import FIELD_MANAGER, Object
-from canary_rollout.model.stages import Cohort
+from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.units import FULL, UnitError, parse_instant
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import RouterError

@@ -26,7 +26,7 @@ from canary_rollout.kube.port import (
     Object,
 )
 from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
-from canary_rollout.model.routing import IngressNginxTraffic
+from canary_rollout.model.routers import IngressNginxTraffic
 from canary_rollout.model.units import FULL, format_instant, format_weight
 from canary_rollout.traffic import latch
 from canary_rollout.traffic.ingress_annotations import (

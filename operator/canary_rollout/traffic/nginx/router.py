@@ -18,8 +18,8 @@ from canary_rollout.kube.port import (
     SERVICES,
     Object,
 )
-from canary_rollout.model.routing import NginxTraffic
-from canary_rollout.model.stages import Cohort
+from canary_rollout.model.cohorts import Cohort
+from canary_rollout.model.routers import NginxTraffic
 from canary_rollout.model.units import format_instant
 from canary_rollout.traffic import latch
 from canary_rollout.traffic.nginx import validate

@@ -1,11 +1,15 @@
-"""What is known of a router without a cluster: what it can express, and which weights it cannot."""
+"""What is known without a cluster: a manifest's spec, and what its router can express."""
 
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, cast
 
-from canary_rollout.cli.errors import CliError
+from pydantic import ValidationError
+
+from canary_rollout.cli.errors import CliError, Exit
+from canary_rollout.cli.manifest import Manifest
 from canary_rollout.kube.port import KubeApi, Object, Resource
+from canary_rollout.model.explain import located_problems, path_of, validation_problems
 from canary_rollout.model.route import Capabilities
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage
 from canary_rollout.model.units import FULL, format_weight
@@ -50,3 +54,35 @@ def nearest(weight: int, step: int) -> list[int]:
     """The weights next to ``weight`` that are whole multiples of ``step``, in basis points, above 0 and up to 100 %."""
     lower = weight // step * step
     return [near for near in (lower, min(FULL, lower + step)) if near > 0]
+
+
+def spec_of(manifest: Manifest) -> CanaryRolloutSpec:
+    """The spec of a manifest.
+
+    Raises:
+        CliError: it is not valid; names the first problem and how to see all.
+    """
+    try:
+        return CanaryRolloutSpec.model_validate(manifest.raw.get("spec"))
+    except ValidationError as error:
+        place, sentence = located_problems(error)[0]
+        line = manifest.line(("spec", *place))
+        raise CliError(
+            f"{manifest.source}:{line}: {path_of(place)}: {sentence} (`kubectl canary validate` shows all problems)",
+            Exit.USAGE,
+        ) from error
+
+
+def spec_of_object(rollout: Object) -> CanaryRolloutSpec:
+    """The spec of a CanaryRollout in the cluster.
+
+    Raises:
+        CliError: this program cannot read it; it may be older than the operator.
+    """
+    try:
+        return CanaryRolloutSpec.model_validate(rollout.get("spec"))
+    except ValidationError as error:
+        raise CliError(
+            f"the spec of {rollout['metadata']['name']} cannot be read here: {validation_problems(error)[0]}; "
+            "if the operator reads it, this program is older than the operator"
+        ) from error

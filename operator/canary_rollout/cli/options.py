@@ -59,15 +59,16 @@ def wait_options(command: Command) -> Command:
     return command
 
 
-def _rollout_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from canary_rollout.cli.completion import rollout_names
+def rollout_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Completes the name of a rollout from the cluster."""
+    from canary_rollout.cli import completion
 
-    return rollout_names(session_of(ctx), incomplete)
+    return completion.rollout_names(session_of(ctx), incomplete)
 
 
 def name_argument(command: Command) -> Command:
     """The CanaryRollout's name."""
-    return click.argument("name", shell_complete=_rollout_names)(command)
+    return click.argument("name", shell_complete=rollout_names)(command)
 
 
 def output_option(command: Command) -> Command:

@@ -23,7 +23,7 @@ def make_spec(
         "stages": [first, {"name": "all", "weight": "100%", "hold": "1h", "exit": list(gates)}],
     }
     if rules is not None:
-        raw["haltRules"] = rules
+        raw |= {"haltRules": rules, "defaultHaltRules": False}
     return CanaryRolloutSpec.model_validate(raw)
 
 

@@ -150,7 +150,8 @@ class Evidence:
 
 def identity(key: MeasureKey) -> str:
     """Return a short name for what a measure asks for, whatever its window."""
-    return f"query:{crc32(key.what.encode()):08x}" if key.own else key.what
+    name = f"query:{crc32(key.what.encode()):08x}" if key.own or key.alerts else key.what
+    return "@".join(part for part in (name, key.baseline, key.source, key.server) if part)
 
 
 def _bounded(seen: frozenset[str], named: frozenset[str]) -> frozenset[str]:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule, Measure, Metrics, Stage
+from canary_rollout.model.presets import TRAFFIC_SHARE
+from canary_rollout.model.spec import (
+    AlertSelector,
+    BaselineFrom,
+    CanaryRolloutSpec,
+    Gate,
+    HaltRule,
+    Measure,
+    Metrics,
+    Stage,
+)
 
 REQUESTS: Final = "requests"
 """The measure every minimum and the received share rest on: requests in the window, a count."""
@@ -88,8 +98,11 @@ class MeasureKey(NamedTuple):
         server: name of one of ``metrics.servers``; empty: ``metrics.prometheus``.
         baseline: what stands in for stable in the :class:`Pair`: empty (stable itself, now), :data:`BEFORE` or
             :data:`SAME_HOUR`.
-        alerts: whether ``what`` is a selector of firing alerts (PromQL matchers without braces); the canary's value is
-            then the number of alerts that fire, 0 included, and there is no stable.
+        alerts: whether ``what`` is a selector of firing alerts (PromQL matchers without braces, with ``$namespace``,
+            ``$service`` and ``$deployment`` still to be filled in); the canary's value is then the number of alerts that fire, 0
+            included. With ``baseline`` :data:`BEFORE`, stable's is how many of these very alerts already fired when the
+            rollout began; without, there is no stable.
+        source: whose series the preset reads; empty: ``metrics.source``, or wherever the preset is found.
     """
 
     what: str
@@ -99,6 +112,7 @@ class MeasureKey(NamedTuple):
     server: str = ""
     baseline: str = ""
     alerts: bool = False
+    source: str = ""
 
 
 class Pair(NamedTuple):
@@ -169,21 +183,71 @@ class Samples:
         return self.readings.get(key, _UNKNOWN)
 
 
+_BASELINES: Final = {
+    BaselineFrom.STABLE: "",
+    BaselineFrom.BEFORE_ROLLOUT: BEFORE,
+    BaselineFrom.SAME_HOUR: SAME_HOUR,
+    BaselineFrom.FIXED: "",
+}
+
+
 def window_of(measure: Measure, metrics: Metrics) -> float:
     """Return the range a measure looks back over, seconds."""
     return metrics.window if measure.window is None else measure.window
 
 
 def compares(measure: Measure) -> bool:
-    """Return whether a rule or gate holds the canary against stable."""
-    return (measure.above_ratio if isinstance(measure, HaltRule) else getattr(measure, "max_ratio", None)) is not None
+    """Return whether a rule or gate holds the canary against stable, now or in the past."""
+    relative = measure.ratio is not None or measure.sigma is not None
+    return relative and measure.baseline_from is not BaselineFrom.FIXED
+
+
+def needs_requests(measure: Measure) -> bool:
+    """Return whether a rule or gate asks for a number of requests first; alerts do not."""
+    return bool(measure.min_requests) and measure.alert is None
 
 
 def key_of(measure: Measure, metrics: Metrics) -> MeasureKey:
-    """Return the key under which a rule's or gate's values are found."""
-    what = measure.preset or measure.query or ""
+    """Return the key under which a rule's or gate's values are found.
+
+    An alert's ``stable`` is the number of those alerts that fired when the rollout began (:data:`BEFORE`), where that matters.
+    """
+    window, server = window_of(measure, metrics), measure.server or ""
+    if measure.alert is not None:
+        known_ones = isinstance(measure, HaltRule) and measure.unless_stable_too
+        baseline = BEFORE if known_ones else ""
+        return MeasureKey(matchers_of(measure.alert), 0.0, server=server, baseline=baseline, alerts=True)
     own = measure.preset is None
-    return MeasureKey(what, window_of(measure, metrics), compares(measure) and not own, own)
+    relative = compares(measure)
+    return MeasureKey(
+        measure.preset or measure.query or "",
+        window,
+        weighted_only=relative and not own,
+        own=own,
+        server=server,
+        baseline=_BASELINES[measure.baseline_from] if relative else "",
+        source=measure.source or "",
+    )
+
+
+def stable_key(measure: Measure, metrics: Metrics) -> MeasureKey:
+    """Return the key of the same measure with stable as it is now, whatever its baseline."""
+    return key_of(measure, metrics)._replace(baseline="")
+
+
+def matchers_of(alert: AlertSelector) -> str:
+    """Return label matchers of an alert selector, without braces; ``$namespace``, ``$service`` and ``$deployment`` are left in."""
+    labels = dict(alert.labels)
+    if not alert.any_namespace:
+        labels.setdefault("namespace", "$namespace")
+    return ",".join(_matcher(name, value) for name, value in sorted(labels.items()))
+
+
+def _matcher(name: str, value: str) -> str:
+    if "|" not in value:
+        return f'{name}="{value}"'
+    # In a regular expression only the dot of the admitted characters means something.
+    return f'{name}=~"{value.replace(".", "[.]")}"'
 
 
 def requests_key(measure: Measure, metrics: Metrics) -> MeasureKey:
@@ -191,18 +255,36 @@ def requests_key(measure: Measure, metrics: Metrics) -> MeasureKey:
     return MeasureKey(REQUESTS, window_of(measure, metrics), compares(measure))
 
 
-def share_key(metrics: Metrics) -> MeasureKey:
+def share_key(metrics: Metrics, window: float | None = None) -> MeasureKey:
     """Return the key of the request count that the received share rests on."""
-    return MeasureKey(REQUESTS, metrics.window, weighted_only=True)
+    return MeasureKey(REQUESTS, metrics.window if window is None else window, weighted_only=True)
+
+
+def following(spec: CanaryRolloutSpec, stage: Stage | None) -> Stage | None:
+    """Return the stage that comes after ``stage`` (``None``: the first one), ``None`` after the last."""
+    names = [active.name for active in spec.active_stages]
+    place = 0 if stage is None else names.index(stage.name) + 1 if stage.name in names else len(names)
+    return spec.active_stages[place] if place < len(names) else None
+
+
+def measures_of(spec: CanaryRolloutSpec, stage: Stage | None) -> tuple[HaltRule | Gate, ...]:
+    """Return all that is judged in a stage: halt rules that are on, its exit gates, the entry gates of the next."""
+    entering = following(spec, stage)
+    rules = tuple(rule for rule in spec.rules_for(stage) if rule.enabled)
+    exits = stage.exit if stage is not None else ()
+    return (*rules, *exits, *(entering.entry if entering is not None else ()))
 
 
 def keys_needed(spec: CanaryRolloutSpec, stage: Stage | None) -> frozenset[MeasureKey]:
-    """Return all that must be sampled for a rollout in a stage (``None``: the halt rules alone)."""
-    measures: list[Measure] = [rule for rule in spec.halt_rules if rule.enabled]
-    measures += stage.exit if stage is not None else ()
+    """Return all that must be sampled for a rollout in a stage (``None``: before the first one)."""
     keys = {share_key(spec.metrics)}
-    for measure in measures:
+    for measure in measures_of(spec, stage):
+        if measure.preset == TRAFFIC_SHARE:
+            keys.add(share_key(spec.metrics, window_of(measure, spec.metrics)))
+            continue
         keys.add(key_of(measure, spec.metrics))
-        if measure.min_requests:
+        if measure.sigma is not None:
+            keys.add(stable_key(measure, spec.metrics))
+        if needs_requests(measure):
             keys.add(requests_key(measure, spec.metrics))
     return frozenset(keys)

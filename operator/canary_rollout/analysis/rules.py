@@ -36,7 +36,7 @@ def assess(
     at = round(samples.at, 3)
     breaches: dict[str, Breach] = {}
     verdicts = []
-    for rule in spec.halt_rules:
+    for rule in spec.rules_for(stage):
         if not rule.enabled:
             verdicts.append(_off(rule))
             continue

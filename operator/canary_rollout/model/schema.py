@@ -81,11 +81,12 @@ def default_of(field: FieldInfo) -> Any:
 
 
 def _add_defaults(model: type[BaseModel], definition: Schema) -> None:
+    partial = getattr(model, "PARTIAL", False)
     for name, field in model.model_fields.items():
         schema = definition["properties"][field.alias or name]
         schema.pop("default", None)
         default = default_of(field)
-        if default is not None:
+        if default is not None and not partial:
             schema["default"] = _without_empty(default)
 
 

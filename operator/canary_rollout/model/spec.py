@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, field_validator, 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
 from canary_rollout.model.cohorts import Cohort, Regions, RegionWeight
+from canary_rollout.model.comparison import Analysis, TestActions
 from canary_rollout.model.fields import (
     DnsLabel,
     DnsName,
@@ -19,10 +20,22 @@ from canary_rollout.model.fields import (
     SpecModel,
     Url,
 )
-from canary_rollout.model.measures import Action, Gate, HaltRule, Measure, Preset, default_halt_rules
+from canary_rollout.model.measures import (
+    Action,
+    AlertSelector,
+    Baseline,
+    BaselineFrom,
+    Gate,
+    HaltRule,
+    Measure,
+    default_halt_rules,
+    merged,
+)
 from canary_rollout.model.metrics import Arms, Metrics
+from canary_rollout.model.presets import PRESETS, Preset
 from canary_rollout.model.routers import IngressNginxTraffic, NginxTraffic
 from canary_rollout.model.routing import Pin, RequestHeaders, ResponseHeaders, Sticky, Traffic
+from canary_rollout.model.rule_sets import RuleSetReference
 from canary_rollout.model.stages import (
     STAGE_LIST_RULES,
     Stage,
@@ -37,9 +50,14 @@ __all__ = [
     "GROUP",
     "KIND",
     "PLURAL",
+    "PRESETS",
     "VERSION",
     "Action",
+    "AlertSelector",
+    "Analysis",
     "Arms",
+    "Baseline",
+    "BaselineFrom",
     "CanaryRolloutSpec",
     "CanaryVersion",
     "Cohort",
@@ -63,12 +81,14 @@ __all__ = [
     "Regions",
     "RequestHeaders",
     "ResponseHeaders",
+    "RuleSetReference",
     "SafeValue",
     "Scaling",
     "SpecModel",
     "StableVersion",
     "Stage",
     "Sticky",
+    "TestActions",
     "Traffic",
     "Url",
     "Workload",
@@ -202,17 +222,30 @@ class CanaryRolloutSpec(SpecModel):
         "24h, 25% for 48h, 100% for 1h.",
         json_schema_extra=STAGE_LIST_RULES,
     )
+    analysis: Analysis = Field(
+        default_factory=Analysis, description="The sequential comparison of the canary with stable."
+    )
     halt_rules: tuple[HaltRule, ...] = Field(
-        default_factory=default_halt_rules,
+        (),
         max_length=32,
-        description="Conditions that stop a rollout. Default: errors above 1% for 5m roll back, a p99 latency above 5 "
-        "times stable's for 10m pauses.",
+        description="Conditions that stop a rollout, on top of the standard ones (docs/halt-rules.md): one with the name of a "
+        "standard rule changes or switches off that one.",
         json_schema_extra=cel.rules(
             Rule(
                 "self.all(a, self.exists_one(b, b.name == a.name))",
                 "two halt rules have the same name, and events and metrics speak of rules by name: rename one",
             )
         ),
+    )
+    default_halt_rules: StrictBool = Field(
+        default=True,
+        description="false: of the standard halt rules only those named in haltRules count.",
+    )
+    halt_rule_sets: tuple[RuleSetReference, ...] = Field(
+        (),
+        max_length=8,
+        description="Reusable halt rules (kinds HaltRuleSet and ClusterHaltRuleSet). Later sets and haltRules change rules of "
+        "earlier ones by name.",
     )
     paused: StrictBool = Field(
         default=False,
@@ -249,3 +282,12 @@ class CanaryRolloutSpec(SpecModel):
     def active_stages(self) -> tuple[Stage, ...]:
         """The stages a rollout goes through: those that are enabled."""
         return tuple(stage for stage in self.stages if stage.enabled)
+
+    def rules_for(self, stage: Stage | None) -> tuple[HaltRule, ...]:
+        """The whole halt rules that count in a stage (``None``: those of the rollout), those that are off included.
+
+        Rules of sets are among them once the spec is the effective one (``model.effective``).
+        """
+        standard = default_halt_rules() if self.default_halt_rules else ()
+        rules = merged(standard, self.halt_rules, stage.halt_rules if stage is not None else ())
+        return tuple(rule for rule in rules if not (rule.partial and not rule.enabled))

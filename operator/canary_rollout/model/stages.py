@@ -9,7 +9,7 @@ from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.fields import DnsLabel, SpecModel
-from canary_rollout.model.measures import Gate
+from canary_rollout.model.measures import Gate, HaltRule
 from canary_rollout.model.units import (
     DURATION_PATTERN,
     FULL,
@@ -23,7 +23,8 @@ from canary_rollout.model.units import (
     parse_weight,
 )
 
-_NOT_ZERO: Final = 'a stage serves something: write "0.01%" or more'
+_NOT_ZERO: Final = 'a stage serves something: write "0.01%" or more, or mirror with a share for requests to be copied'
+_MIRROR_AT_ZERO: Final = 'mirror copies requests before anybody is served: it needs weight "0%"'
 _MAX_HOLD_RULE: Final = Rule(
     "!has(self.maxHold) "
     f"|| !self.hold.matches({cel.literal(DURATION_PATTERN)}) || !self.maxHold.matches({cel.literal(DURATION_PATTERN)}) "
@@ -41,18 +42,31 @@ class Stage(SpecModel):
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
             Rule(
-                "type(self.weight) != string || !self.weight.matches('^0{1,2}([.]0{1,2})?%$')",
+                "has(self.mirror) || type(self.weight) != string || !self.weight.matches('^0{1,2}([.]0{1,2})?%$')",
                 _NOT_ZERO,
                 f"'stage ' + self.name + ' has weight \"' + self.weight + '\": {_NOT_ZERO}'",
                 ".weight",
             ),
-            _MAX_HOLD_RULE,
             Rule(
-                "!has(self.exit) || self.exit.all(a, self.exit.exists_one(b, "
-                "(has(a.name) ? a.name : has(a.preset) ? a.preset : '') == "
-                "(has(b.name) ? b.name : has(b.preset) ? b.preset : '')))",
-                "the gates of a stage have unique names (the preset's name where none is given): rename one",
-                field=".exit",
+                "!has(self.mirror) || type(self.weight) != string || self.weight.matches('^0{1,2}([.]0{1,2})?%$')",
+                _MIRROR_AT_ZERO,
+                field=".mirror",
+            ),
+            _MAX_HOLD_RULE,
+            *(
+                Rule(
+                    f"!has(self.{gates}) || self.{gates}.all(a, self.{gates}.exists_one(b, "
+                    "(has(a.name) ? a.name : has(a.preset) ? a.preset : '') == "
+                    "(has(b.name) ? b.name : has(b.preset) ? b.preset : '')))",
+                    "the gates of a stage have unique names (the preset's name where none is given): rename one",
+                    field=f".{gates}",
+                )
+                for gates in ("entry", "exit")
+            ),
+            Rule(
+                "!has(self.haltRules) || self.haltRules.all(a, self.haltRules.exists_one(b, b.name == a.name))",
+                "two halt rules of a stage have the same name: rename one",
+                field=".haltRules",
             ),
         )
     )
@@ -70,7 +84,19 @@ class Stage(SpecModel):
         "asked. Default: three times hold.",
     )
     cohort: Cohort | None = Field(None, description="People routed to the canary on top of the weight.")
+    mirror: Weight | None = Field(
+        None,
+        description='Only with weight "0%": the share of the requests that are copied to the canary, whose answers nobody '
+        'gets, such as "10%". Copied requests have their effects twice: for versions that only read.',
+    )
+    entry: tuple[Gate, ...] = Field((), max_length=8, description="Gates that must hold when this stage begins.")
     exit: tuple[Gate, ...] = Field((), max_length=16, description="Gates that must hold before the next stage begins.")
+    halt_rules: tuple[HaltRule, ...] = Field(
+        (),
+        max_length=8,
+        description="Conditions that stop the rollout in this stage, on top of the rollout's own; one with the name of such a "
+        "rule changes it for this stage.",
+    )
     approval: Literal["required"] | None = Field(
         None, description="required: a person must approve before this stage begins (kubectl canary approve)."
     )
@@ -78,16 +104,26 @@ class Stage(SpecModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.weight == 0:
+        if self.weight == 0 and not self.mirror:
             raise ValueError(f'stage {self.name} has weight "0%": {_NOT_ZERO}')
+        if self.mirror is not None and self.weight > 0:
+            raise ValueError(_MIRROR_AT_ZERO)
         if self.max_hold is not None and self.max_hold < self.hold:
             raise ValueError(
                 f"maxHold {format_duration(self.max_hold)} is below hold {format_duration(self.hold)}: "
                 "write a duration that is not below hold, or leave it out (three times hold)"
             )
-        if twice := repeated([gate.label for gate in self.exit]):
-            raise ValueError(f"the gates of a stage have unique names; found twice: {twice}: rename one")
+        for gates in (self.entry, self.exit):
+            if twice := repeated([gate.label for gate in gates]):
+                raise ValueError(f"the gates of a stage have unique names; found twice: {twice}: rename one")
+        if twice := repeated([rule.name for rule in self.halt_rules]):
+            raise ValueError(f"two halt rules of a stage have the same name; found twice: {twice}: rename one")
         return self
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether requests are copied to the canary instead of being given to it."""
+        return bool(self.mirror)
 
     @property
     def longest_hold(self) -> float:

@@ -152,6 +152,15 @@ class Cluster:
         return self.route.weight if self.route else 0
 
     @property
+    def mirror(self) -> int:
+        return self.route.mirror if self.route else 0
+
+    @property
+    def copied_share(self) -> int:
+        """What the stage that status names says of copies."""
+        return next((stage.mirror or 0 for stage in self.stages if stage.name == self.state.stage), 0)
+
+    @property
     def stages(self):
         return self.state.override or tuple(stage for stage in self.spec.stages if stage.enabled)
 
@@ -200,7 +209,7 @@ class Cluster:
         self.at_start = False
         self.check()
         if decision.latch:
-            assert self.weight == 0, "a halt has lowered to 0 when its look is over"
+            assert self.weight == self.mirror == 0, "a halt has lowered to 0 when its look is over"
         return decision
 
     def look_and_stop(self, rules, exits, choose: Callable[[int], int], *, freeze: bool) -> None:
@@ -243,7 +252,7 @@ class Cluster:
         """At rest: nothing happens before the next due time, nothing is written, the route is not above the intent."""
         assert self.weight <= self.state.wanted, "somebody's raise is taken back"
         if self.state.revision in self.condemned:
-            assert self.weight == 0
+            assert self.weight == self.mirror == 0
         until = decision.wake_at if decision.wake_at is not None else self.now + 300 * DAY
         for later in (self.now + (until - self.now) * 0.5, max(self.now, until - 0.01)):
             seen = self.observe(None)
@@ -321,30 +330,35 @@ class Cluster:
         before = self.route
         if fence is not None and (before is None or fence != before.resource_version):
             return
-        rises = route.weight > self.weight or (route.weight > 0 and before and route.revision != before.revision)
+        serves = route.weight + route.mirror > 0
+        more = route.weight > self.weight or route.mirror > self.mirror
+        rises = more or (serves and before and route.revision != before.revision)
+        assert not (route.mirror and route.weight), "requests are copied before anybody is served"
         assert not (rises and lowering), f"a lowering raised {self.weight} to {route.weight} (late: {late})"
         if rises:
             assert route.revision not in self.condemned, "a condemned revision rises"
             assert fence is not None
             assert late or (route.weight <= self.state.wanted and route.revision == self.state.revision)
+            assert late or route.mirror <= self.copied_share, "requests are copied in a mirroring stage alone"
             if not self.meddled:
                 assert self.canary.pods == {route.revision}, "all its pods are of the revision that was judged"
                 assert self.canary.paused, "no pods of another template can appear"
-        self.set_route(route.weight, route.revision, route.cohort, route.latch)
-        if route.weight > 0:
+        self.set_route(route.weight, route.revision, route.cohort, route.latch, mirror=route.mirror)
+        if serves:
             self.used, self.emptied_at = True, None
 
-    def set_route(self, weight, revision, cohort, latch, contested_by: str = "") -> None:
+    def set_route(self, weight, revision, cohort, latch, contested_by: str = "", mirror: int = 0) -> None:
         self.route_version += 1
         confirmed = self.confirms and not contested_by
         view = RouteView(
             weight, revision, cohort, confirmed, None, "", latch, contested_by, str(self.route_version), "njs"
         )
+        view = replace(view, mirror=mirror)
         self.route = replace(view, confirmed_at=self.now if confirmed else None, pending="" if confirmed else "1 proxy")
         self._note_emptied()
 
     def _note_emptied(self) -> None:
-        if self.weight == 0 and self.route and self.route.confirmed and self.emptied_at is None:
+        if self.weight == self.mirror == 0 and self.route and self.route.confirmed and self.emptied_at is None:
             self.emptied_at = self.now
 
     def confirm(self, yes: bool) -> None:
@@ -361,7 +375,7 @@ class Cluster:
         self.canary.go_on()
 
     def _lets_go(self) -> None:
-        assert self.weight == 0, "pods of another template while the canary has weight"
+        assert self.weight == self.mirror == 0, "pods of another template while the canary has weight"
         if self.used:
             assert self.emptied_at is not None, "the data plane has confirmed that it serves stable only"
             assert self.now - self.emptied_at >= shorter(self.spec.workload.drain), "requests under way end first"
@@ -371,7 +385,7 @@ class Cluster:
         if late:
             return
         if replicas < self.canary.replicas:
-            assert self.weight == 0
+            assert self.weight == self.mirror == 0
         self.canary.replicas = replicas
 
     def copy(self, revision: str, *, late: bool) -> None:
@@ -539,7 +553,9 @@ class Cluster:
     def foreign_weight(self, weight: int) -> None:
         if self.route is not None:
             route = self.route
-            self.set_route(weight, route.revision, route.cohort, route.latch, contested_by="kubectl-edit")
+            self.set_route(
+                weight, route.revision, route.cohort, route.latch, contested_by="kubectl-edit", mirror=route.mirror
+            )
             self.meddled = self.meddled or weight > 0
             if not self.status:
                 self.used = False  # nobody knows any more that it was

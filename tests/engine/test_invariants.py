@@ -72,6 +72,7 @@ STAGE_LISTS = (
     [stage("first", "0.5%"), stage("second", "5%", enabled=False), stage("third", "25%"), ALL],
     [stage("first", "0.5%", hold="0s"), stage("second", "5%", hold="200s"), ALL],
     [ALL],
+    [stage("copies", "0%", mirror="10%"), stage("first", "0.5%"), ALL],
 )
 SPECS = [
     spec(stages=stages, paused=paused, workload={**spec().workload.model_dump(mode="json", by_alias=True), **more})

@@ -144,6 +144,7 @@ class World:
                     "",
                     str(self.version),
                     "njs",
+                    mirror=route.mirror,
                 )
                 self.weights.append(route.weight)
             case HoldPause():

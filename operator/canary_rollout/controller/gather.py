@@ -128,7 +128,7 @@ class Gatherer:
                     f"Deployment {name} already belongs to CanaryRollout {owner[1]}, which is older; "
                     "two cannot move the same one: delete one of them"
                 )
-        return found + router.problems()
+        return found + _cannot_mirror(spec, router) + router.problems()
 
     def _commands(self, key: Key, memory: Memory) -> tuple[Command, ...]:
         rollout = self.cache.get(CANARY_ROLLOUTS, *key)
@@ -137,6 +137,18 @@ class Gatherer:
         memory.unreadable = frozenset(str(error) for error in errors)
         consumed = memory.status.consumed
         return tuple(command for command in commands if consumed.get(command.verb) != command.id)
+
+
+def _cannot_mirror(spec: CanaryRolloutSpec, router: Router) -> list[str]:
+    """Stages that copy requests, on a data plane that cannot."""
+    if router.capabilities().mirror:
+        return []
+    return [
+        f"stage {stage.name}: router {spec.traffic.router} cannot copy requests to the canary; remove the stage, or its "
+        "mirror and give it a weight"
+        for stage in spec.active_stages
+        if stage.mirrors
+    ]
 
 
 def _spec_problems(memory: Memory) -> list[str]:

@@ -97,7 +97,10 @@ class Draft:
 
     @property
     def next_stage(self) -> Stage | None:
-        """The first stage above the weight that is wanted now; ``None`` at 100 %."""
+        """The first stage above the weight that is wanted now, a mirroring one before all; ``None`` at 100 %."""
+        first = self.stages[0]
+        if first.mirrors and not self.state.stage and self.state.wanted == 0:
+            return first
         return next((stage for stage in self.stages if stage.weight > self.state.wanted), None)
 
     @property
@@ -106,9 +109,21 @@ class Draft:
         return self.seen.route.weight if self.seen.route is not None else 0
 
     @property
+    def route_mirror(self) -> int:
+        """Basis points of the requests that the data plane is told to copy to the canary now."""
+        return self.seen.route.mirror if self.seen.route is not None else 0
+
+    @property
+    def mirror(self) -> int:
+        """Basis points of the requests that are to be copied to the canary: in a mirroring stage, unless told not to."""
+        state = self.state
+        mirrors = state.wanted == 0 and state.phase in HOLDING and bool(state.stage) and state.lowering is None
+        return self.stage.mirror or 0 if mirrors else 0
+
+    @property
     def may_serve(self) -> bool:
         """Whether the canary may have traffic now, by what is written or by what is wanted."""
-        return max(self.route_weight, self.state.wanted, self.state.confirmed) > 0
+        return max(self.route_weight, self.state.wanted, self.state.confirmed, self.route_mirror, self.mirror) > 0
 
     @property
     def served(self) -> bool:
@@ -121,7 +136,8 @@ class Draft:
     def emptied(self) -> bool:
         """Whether the requests that began on the canary have had their time since it got the last one."""
         until = self.state.drain_until
-        return not self.served or (until is not None and self.now >= until and self.route_weight == 0)
+        empty = self.route_weight == 0 and self.route_mirror == 0
+        return not self.served or (until is not None and self.now >= until and empty)
 
     @property
     def assessment(self) -> Assessment | None:
@@ -139,7 +155,7 @@ class Draft:
     def at_zero(self) -> bool:
         """Whether the data plane is proved to serve stable only."""
         route = self.seen.route
-        return route is not None and route.weight == 0 and route.cohort is None and route.confirmed
+        return route is not None and route.weight == route.mirror == 0 and route.cohort is None and route.confirmed
 
     @property
     def serves_as_wanted(self) -> bool:
@@ -151,6 +167,7 @@ class Draft:
             and route.weight == self.state.wanted
             and route.revision == self.state.revision
             and route.cohort == self.cohort
+            and route.mirror == self.mirror
         )
 
     # -- changing --------------------------------------------------------------------------------------------------
@@ -269,7 +286,9 @@ class Draft:
         if self.state != self.before:
             self.wake(self.now)
         evaluating = (
-            self.state.wanted > 0 and self.state.phase not in RESTING and self.state.phase is not Phase.RETURNING
+            (self.state.wanted > 0 or self.mirror > 0)
+            and self.state.phase not in RESTING
+            and self.state.phase is not Phase.RETURNING
         )
         return Decision(
             state=self.state,

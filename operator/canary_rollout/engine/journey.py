@@ -125,7 +125,7 @@ def _hold(draft: Draft) -> None:
         _say_route(draft)
     elif paused:
         draft.stop_clock()
-    elif draft.state.wanted == 0:
+    elif draft.state.wanted == 0 and not draft.mirror:
         _enter_next(draft)  # nothing is served, so there is nothing to watch for a whole hold
     elif draft.state.no_data_since is not None:
         draft.stop_clock()
@@ -189,7 +189,7 @@ def _await_verdicts(draft: Draft, *, ran_before: bool) -> None:
 def _note_data(draft: Draft) -> None:
     """Missing data is never a pass and never a fail: it stops the stage's time, and nothing else."""
     seen = draft.assessment
-    if seen is None or draft.state.wanted == 0:
+    if seen is None or (draft.state.wanted == 0 and not draft.mirror):
         return
     asked = [verdict for verdict in seen.rules if verdict.action is not Action.ALERT]
     if draft.state.clock.elapsed(draft.now) >= draft.stage.hold:
@@ -269,9 +269,14 @@ def _say_holding(draft: Draft, ends: float) -> None:
     if following is not None and following.approval is not None:
         then += " once approved"
     draft.next_change = ends
+    what = (
+        f"Copying {format_weight(draft.mirror)} of the requests"
+        if draft.mirror
+        else (f"Holding {format_weight(draft.state.wanted)}")
+    )
     draft.say(
         Reason.STAGE_HELD,
-        f"Holding {format_weight(draft.state.wanted)} in stage {draft.stage.name} until {format_moment(ends)}, {then}",
+        f"{what} in stage {draft.stage.name} until {format_moment(ends)}, {then}",
     )
 
 

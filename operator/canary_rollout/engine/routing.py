@@ -25,7 +25,7 @@ def route(draft: Draft) -> None:
     if view is None:
         if not draft.seen.problems:  # nothing is begun that could not be finished
             # There must be an object to fence a raise with: it begins at 0.
-            draft.actions.insert(0, Lower(replace(target, weight=0, cohort=None)))
+            draft.actions.insert(0, Lower(replace(target, weight=0, cohort=None, mirror=0)))
     elif _widens(target, view):
         if view.weight > target.weight or (view.contested_by and view.cohort is not None):
             _lower(draft, _narrowed(target, view), view)
@@ -45,23 +45,26 @@ def wanted_route(draft: Draft) -> Route:
         stable_revision=draft.seen.stable.revision or state.stable_revision,
         cohort=draft.cohort,
         latch=Latch(halt.revision, halt.rule, halt.message, halt.at) if halt is not None else None,
+        mirror=draft.mirror,
     )
 
 
 def _intent(draft: Draft) -> tuple[object, ...]:
-    return draft.state.wanted, draft.state.revision, draft.cohort
+    return draft.state.wanted, draft.state.revision, draft.cohort, draft.mirror
 
 
 def _same(target: Route, view: RouteView) -> bool:
     latched = (target.latch.revision if target.latch else "") == (view.latch.revision if view.latch else "")
-    said = view.weight == target.weight and view.revision == target.revision and view.cohort == target.cohort
+    said = (view.weight, view.revision, view.mirror) == (target.weight, target.revision, target.mirror)
+    said = said and view.cohort == target.cohort
     return said and latched and not view.outdated and not (view.contested_by and not view.confirmed)
 
 
 def _widens(target: Route, view: RouteView) -> bool:
     """Whether anybody more would get the canary."""
-    other_version = target.weight > 0 and target.revision != view.revision
-    return target.weight > view.weight or other_version or _shared(target.cohort, view.cohort) != target.cohort
+    other_version = (target.weight > 0 or target.mirror > 0) and target.revision != view.revision
+    more = target.weight > view.weight or target.mirror > view.mirror
+    return more or other_version or _shared(target.cohort, view.cohort) != target.cohort
 
 
 def _shared(wanted: Cohort | None, present: Cohort | None) -> Cohort | None:
@@ -84,16 +87,21 @@ def _by_values(cohort: Cohort) -> bool:
 
 def _narrowed(target: Route, view: RouteView) -> Route:
     """What of ``target`` nobody gets the canary by who does not already."""
-    return replace(target, weight=min(target.weight, view.weight), cohort=_shared(target.cohort, view.cohort))
+    return replace(
+        target,
+        weight=min(target.weight, view.weight),
+        cohort=_shared(target.cohort, view.cohort),
+        mirror=min(target.mirror, view.mirror),
+    )
 
 
 def _lower(draft: Draft, target: Route, view: RouteView) -> None:
-    to_nothing = target.weight == 0 and target.cohort is None
+    to_nothing = target.weight == target.mirror == 0 and target.cohort is None
     draft.actions.insert(0, Lower(target, None if to_nothing else view.resource_version))
 
 
 def _raise(draft: Draft, target: Route, view: RouteView) -> None:
-    if blocked := _blocked(draft, target):
+    if blocked := _blocked(draft, target, view):
         reason, why = blocked
         if draft.seen.no_raise:
             draft.wake(draft.now + RETRY_RAISE)
@@ -104,7 +112,7 @@ def _raise(draft: Draft, target: Route, view: RouteView) -> None:
         draft.actions.insert(0, Raise(target, view.resource_version))
 
 
-def _blocked(draft: Draft, target: Route) -> tuple[Reason, str] | None:
+def _blocked(draft: Draft, target: Route, view: RouteView) -> tuple[Reason, str] | None:
     """Why a raise must not be sent now. While promoting, the canary's template may be a queued one: its pods are not."""
     canary, seen = draft.seen.canary, draft.seen
     holding = draft.state.phase in HOLDING
@@ -117,7 +125,7 @@ def _blocked(draft: Draft, target: Route) -> tuple[Reason, str] | None:
         (canary.available == 0, Reason.CANARY_NOT_READY, "the canary has no ready pod"),
         (holding and not canary.settled, Reason.CANARY_NOT_READY, "not all pods of the canary are ready"),
         (
-            draft.spec.paused and target.weight > draft.state.confirmed,
+            draft.spec.paused and (target.weight > draft.state.confirmed or target.mirror > view.mirror),
             Reason.PAUSED_BY_SPEC,
             "spec.paused is true; set it to false to go on",
         ),

@@ -25,6 +25,7 @@ class Capabilities:
         step: smallest difference between two weights, basis points (1 = 0.01 %).
         sticky: whether tenants can be kept on a version.
         cohorts: whether people can be routed by header or cookie.
+        mirror: whether a share of the requests can be copied to the canary, whose answers nobody gets.
         proof: the strongest proof it gives.
     """
 
@@ -32,6 +33,7 @@ class Capabilities:
     sticky: bool
     cohorts: bool
     proof: Proof
+    mirror: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Route:
         stable_revision: revision named on stable's answers.
         cohort: people sent to the canary on top of the weight; ``None``: nobody.
         latch: a verdict to leave on the route's own object; ``None`` removes an older one.
+        mirror: share of the requests that are copied to the canary, basis points; only at weight 0.
     """
 
     weight: int
@@ -68,6 +71,7 @@ class Route:
     stable_revision: str
     cohort: Cohort | None = None
     latch: Latch | None = None
+    mirror: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class RouteView:
         resource_version: of the object that carries the weight; a raise is fenced with it.
         mode: how it is served, for people (``njs``, ``reload``, ``canary Ingress``).
         outdated: whether it must be written again although it says the right weight (the spec or an address changed).
+        mirror: share of the requests copied to the canary now, basis points.
     """
 
     weight: int
@@ -99,3 +104,4 @@ class RouteView:
     resource_version: str
     mode: str
     outdated: bool = False
+    mirror: int = 0

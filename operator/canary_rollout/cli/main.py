@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "reset": ("verbs:reset", "Forget the evidence so far and judge anew."),
     "validate": ("validate:validate", "Look at manifests without a cluster: every problem with its line."),
     "cohort": ("cohort:cohort", "Which tenants a stage will include, before it does."),
+    "diff": ("diff:diff", "The same requests to both versions: what do their answers differ in?"),
     "demo": ("demo:demo", "Watch a good and a bad release on this machine, without a cluster."),
     "completion": ("completion:completion", "Print a completion script."),
     "__complete": ("completion:complete", ""),

@@ -125,3 +125,26 @@ class DurationType(click.ParamType[str]):
 
 
 DURATION = DurationType()
+
+
+class ShareType(click.ParamType[float]):
+    """A share such as ``0.5%`` or ``0.005``; 0..1 inside."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The share as a number 0..1."""
+        if isinstance(value, float):
+            return value
+        from canary_rollout.model.units import UnitError, parse_number
+
+        try:
+            share = parse_number(value)
+        except UnitError as error:
+            self.fail(str(error), param, ctx)
+        if not 0 <= share <= 1:
+            self.fail(f"{value} is no share: write 0 to 1, or 0% to 100%", param, ctx)
+        return share
+
+
+SHARE = ShareType()

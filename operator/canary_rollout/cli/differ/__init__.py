@@ -1,0 +1,1 @@
+"""Parts of ``kubectl canary diff``: the same requests to both versions, and what their answers differ in."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import DOWN, NOON, judge, pair, rule, samples
-from metric_requests import make_spec
+from small_specs import make_spec
 
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import LARGEST_SEEN, Breach, Evidence

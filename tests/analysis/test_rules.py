@@ -2,7 +2,7 @@
 
 import pytest
 from judged import DOWN, HEALTHY, NOON, judge, judge_gate, pair, reading, rule, samples
-from metric_requests import make_spec
+from small_specs import make_spec
 
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.readings import EMPTY, NOT_A_NUMBER, MeasureKey, Reading, ReadingKind, Samples, keys_needed

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metric_requests import make_spec
+from small_specs import make_spec
 
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.readings import EMPTY, Pair, Reading, Samples, keys_needed

@@ -19,8 +19,8 @@ LONGEST_GAP: Final = 3.0
 LARGEST_SEEN: Final = 256
 """Measures remembered as seen, per version. Above it, those that the spec no longer names are forgotten."""
 
-LARGEST_RULES: Final = 64
-"""Rules accepted from status; the resource allows 32."""
+LARGEST_RULES: Final = 96
+"""Rules, and gates, accepted from status; a rollout has at most 64 rules and 8 more in a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,9 @@ class Evidence:
 
     Attributes:
         breaches: by rule name, the rules that are breached.
+        held: by gate, how long those with a ``for`` have held without a break (the same arithmetic as a breach).
+        muted: names of rules that were breached when somebody resumed; an alert among them counts again once it has stopped.
+        comparison: checkpoint of the sequential comparison, as it wrote it; JSON.
         seen_canary: identities (:func:`identity`) of the measures the canary has had a value of.
         seen_stable: the same for stable.
         fresh_after: POSIX seconds; windows that reach back before it are not judged. ``None``: all are.
@@ -65,6 +68,9 @@ class Evidence:
     """
 
     breaches: Mapping[str, Breach] = field(default_factory=dict)
+    held: Mapping[str, Breach] = field(default_factory=dict)
+    muted: frozenset[str] = frozenset()
+    comparison: Mapping[str, Any] = field(default_factory=dict)
     seen_canary: frozenset[str] = frozenset()
     seen_stable: frozenset[str] = frozenset()
     fresh_after: float | None = None
@@ -76,7 +82,14 @@ class Evidence:
         For retry, reset and resume, and for a new revision where the series do not tell revisions apart (the agent's).
         What the app has had stays known, so that data that was lost does not look like data that never was.
         """
-        return replace(self, breaches={}, fresh_after=round(at, 3))
+        return replace(
+            self,
+            breaches={},
+            held={},
+            muted=self.muted.union(self.breaches),
+            comparison={},
+            fresh_after=round(at, 3),
+        )
 
     def of_new_revision(self, at: float, *, apart: bool) -> "Evidence":
         """Return evidence for a new canary revision.
@@ -106,16 +119,13 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form for status: strings and lists only, empty parts left out."""
         raw: dict[str, Any] = {}
-        if self.breaches:
-            raw["breaches"] = {
-                name: {
-                    "of": breach.of,
-                    "since": format_instant(breach.since),
-                    "for": format_duration(breach.seconds),
-                    "judgedAt": format_instant(breach.judged_at),
-                }
-                for name, breach in sorted(self.breaches.items())
-            }
+        for part, breaches in (("breaches", self.breaches), ("held", self.held)):
+            if breaches:
+                raw[part] = {name: _written(breach) for name, breach in sorted(breaches.items())}
+        if self.muted:
+            raw["muted"] = sorted(self.muted)
+        if self.comparison:
+            raw["comparison"] = dict(self.comparison)
         if self.seen_canary:
             raw["seenCanary"] = sorted(self.seen_canary)
         if self.seen_stable:
@@ -134,15 +144,21 @@ class Evidence:
             EvidenceError: somebody else wrote it; the caller should say so and start with ``restarted``.
         """
         try:
-            breaches = {str(name): _breach(part) for name, part in _bounded_items(raw.get("breaches", {}))}
+            breaches, held = (
+                {str(name): _breach(part) for name, part in _bounded_items(raw.get(kind, {}))}
+                for kind in ("breaches", "held")
+            )
             return cls(
                 breaches=breaches,
+                held=held,
+                muted=_strings(raw.get("muted", [])),
+                comparison=dict(raw.get("comparison", {})),
                 seen_canary=_strings(raw.get("seenCanary", [])),
                 seen_stable=_strings(raw.get("seenStable", [])),
                 fresh_after=_instant(raw.get("freshAfter")),
                 evaluated_through=_instant(raw.get("evaluatedThrough")),
             )
-        except (UnitError, KeyError, TypeError, AttributeError) as error:
+        except (UnitError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise EvidenceError(
                 f"evidence in status does not read: {error}; use retry or reset to begin anew"
             ) from error
@@ -165,6 +181,15 @@ def _bounded_items(raw: Any) -> Iterable[tuple[str, Any]]:
         raise TypeError(f"breaches has {len(raw)} entries, at most {LARGEST_RULES} were ever written")
     items: Iterable[tuple[str, Any]] = raw.items()
     return items
+
+
+def _written(breach: Breach) -> dict[str, str]:
+    return {
+        "of": breach.of,
+        "since": format_instant(breach.since),
+        "for": format_duration(breach.seconds),
+        "judgedAt": format_instant(breach.judged_at),
+    }
 
 
 def _breach(raw: Mapping[str, Any]) -> Breach:

@@ -283,7 +283,7 @@ def keys_needed(spec: CanaryRolloutSpec, stage: Stage | None) -> frozenset[Measu
             keys.add(share_key(spec.metrics, window_of(measure, spec.metrics)))
             continue
         keys.add(key_of(measure, spec.metrics))
-        if measure.sigma is not None:
+        if measure.alert is None:
             keys.add(stable_key(measure, spec.metrics))
         if needs_requests(measure):
             keys.add(requests_key(measure, spec.metrics))

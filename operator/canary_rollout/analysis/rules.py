@@ -1,59 +1,129 @@
-"""Halt rules and exit gates at one evaluation: samples and evidence in, verdicts and new evidence out."""
+"""Halt rules, gates and the comparison's verdicts at one evaluation: samples and evidence in, verdicts and new evidence out."""
 
 from dataclasses import replace
+from typing import Final
 from zlib import crc32
 
+from canary_rollout.analysis.comparing import Compared, verdicts_of
 from canary_rollout.analysis.evidence import LONGEST_GAP, Breach, Evidence, identity
-from canary_rollout.analysis.judge import Finding, Judge
-from canary_rollout.analysis.readings import Samples, key_of, keys_needed, share_key
+from canary_rollout.analysis.findings import Finding
+from canary_rollout.analysis.judge import Judge, Scene
+from canary_rollout.analysis.readings import Samples, following, key_of, keys_needed, share_key
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.analysis.wording import clock
-from canary_rollout.model.spec import CanaryRolloutSpec, Gate, HaltRule, Measure, Metrics, Stage
-from canary_rollout.model.units import FULL, format_duration
+from canary_rollout.model.spec import Action, BaselineFrom, CanaryRolloutSpec, Gate, HaltRule, Measure, Metrics, Stage
+from canary_rollout.model.units import format_duration
 
 
-def assess(
-    spec: CanaryRolloutSpec, stage: Stage | None, samples: Samples, evidence: Evidence, now: float
+def assess(  # noqa: PLR0917 - what an evaluation rests on
+    spec: CanaryRolloutSpec,
+    stage: Stage | None,
+    samples: Samples,
+    evidence: Evidence,
+    now: float,
+    compared: Compared | None = None,
 ) -> tuple[Assessment, Evidence]:
-    """Judge all halt rules, and the exit gates of ``stage``, against one set of samples.
+    """Judge all halt rules, the exit gates of ``stage`` and the entry gates of the one after it against one set of samples.
 
     ``for`` is the time that breaching samples cover without a clean one between them: the time between two breaching
     samples counts if they are at most three intervals apart. A sample without a verdict (no data, too few requests,
     stable breaches too) neither adds to it nor ends it. So a rule never fails earlier than ``for`` after its first
-    breaching sample, an outage of Prometheus never makes one fail, and the clock goes on where it stood.
+    breaching sample, an outage of Prometheus never makes one fail, and the clock goes on where it stood. The ``for`` of a gate is
+    the same arithmetic over samples that pass.
 
     Args:
-        spec: the rollout's spec, with the stages that apply to this revision or not; only rules and metrics are read.
-        stage: the stage it is in; ``None`` when it is in none, then no gates are judged.
+        spec: the rollout's effective spec (``model.effective``); only rules, metrics and stages are read.
+        stage: the stage it is in; ``None`` before the first one, when the canary serves nothing.
         samples: from the sampler, for :func:`~canary_rollout.analysis.readings.keys_needed` of the same spec and stage.
         evidence: from the evaluation before, or from status.
         now: POSIX seconds; samples that are more than three intervals older are no data.
+        compared: what the sequential comparison says; ``None`` where there is none.
     """
     evidence = _remember(spec, stage, samples, evidence)
     longest_gap = LONGEST_GAP * spec.metrics.interval
-    alone = stage is not None and stage.weight >= FULL
-    judge = Judge(spec.metrics, samples, evidence, alone=alone, now=now, longest_age=longest_gap)
-    at = round(samples.at, 3)
-    breaches: dict[str, Breach] = {}
-    verdicts = []
-    for rule in spec.rules_for(stage):
+    tests = compared.tests if compared is not None else None
+    scene = Scene(spec, stage, samples, evidence, tests, age=now - samples.at, longest_age=longest_gap)
+    judged = _Judged(scene)
+    verdicts = tuple(judged.rule(rule) for rule in spec.rules_for(stage))
+    entering = following(spec, stage)
+    exits = tuple(judged.gate(gate, "exit") for gate in (stage.exit if stage is not None else ()))
+    entries = tuple(judged.gate(gate, "entry") for gate in (entering.entry if entering is not None else ()))
+    share, requests = _received(spec.metrics, stage, samples)
+    of_tests, promotion = verdicts_of(compared)
+    return (
+        Assessment(
+            samples.at,
+            verdicts,
+            exits,
+            share,
+            requests,
+            entering=entering.name if entering is not None else "",
+            entries=entries,
+            tests=of_tests,
+            promotion=promotion,
+        ),
+        replace(
+            evidence,
+            breaches=judged.breaches,
+            held=judged.held,
+            muted=judged.muted,
+            comparison=compared.checkpoint if compared is not None else evidence.comparison,
+            evaluated_through=max(judged.at, evidence.evaluated_through or judged.at),
+        ),
+    )
+
+
+class _Judged:
+    """The rules and gates of one evaluation, and what they will remember."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._judge = Judge(scene)
+        self._before = scene.evidence
+        self.at: Final = round(scene.samples.at, 3)
+        self.breaches: dict[str, Breach] = {}
+        self.held: dict[str, Breach] = {}
+        self.muted: frozenset[str] = frozenset()
+
+    def rule(self, rule: HaltRule) -> Verdict:
+        """The verdict of a halt rule."""
         if not rule.enabled:
-            verdicts.append(_off(rule))
-            continue
-        finding = judge.find(rule)
-        breach = _breach(rule, spec.metrics, finding, evidence.breaches.get(rule.name), at, longest_gap)
-        if alone and rule.above_ratio is not None:
+            return _off(rule)
+        muted = rule.alert is not None and rule.name in self._before.muted
+        finding = self._judge.find(rule, muted=muted)
+        if muted and finding.breached is not False:
+            self.muted |= {rule.name}
+        breach = self._lasting(rule, self._before.breaches.get(rule.name), finding, of_breach=True)
+        now = rule.ratio is not None and rule.baseline_from is BaselineFrom.STABLE
+        if self._scene.alone and now:
             breach = None  # nothing is left to compare with, so the question is no longer open
         if breach is not None:
-            breaches[rule.name] = breach
-        verdicts.append(_rule_verdict(rule, finding, breach))
-    exits = tuple(_gate_verdict(gate, judge.find(gate)) for gate in (stage.exit if stage is not None else ()))
-    share, requests = _received(spec.metrics, stage, samples)
-    through = max(at, evidence.evaluated_through or at)
-    return (
-        Assessment(samples.at, tuple(verdicts), exits, share, requests),
-        replace(evidence, breaches=breaches, evaluated_through=through),
-    )
+            self.breaches[rule.name] = breach
+        return _rule_verdict(rule, finding, breach)
+
+    def gate(self, gate: Gate, place: str) -> Verdict:
+        """The verdict of a gate; one with a ``for`` passes once it has held for as long."""
+        finding = self._judge.find(gate)
+        key = f"{place}/{gate.label}"
+        held = self._lasting(gate, self._before.held.get(key), finding, of_breach=False) if gate.for_ else None
+        if held is not None:
+            self.held[key] = held
+        return _gate_verdict(gate, finding, held)
+
+    def _lasting(
+        self, measure: HaltRule | Gate, before: Breach | None, finding: Finding, *, of_breach: bool
+    ) -> Breach | None:
+        """How long samples have said ``of_breach`` without a break, this one included."""
+        fingerprint = _fingerprint(measure, self._scene.spec.metrics)
+        if before is not None and before.of != fingerprint:
+            before = None
+        if finding.breached is None:
+            return before
+        if finding.breached is not of_breach:
+            return None
+        if before is None:
+            return Breach(fingerprint, self.at, 0.0, self.at)
+        return before.extended(self.at, self._scene.longest_age)
 
 
 def _remember(spec: CanaryRolloutSpec, stage: Stage | None, samples: Samples, evidence: Evidence) -> Evidence:
@@ -67,22 +137,15 @@ def _remember(spec: CanaryRolloutSpec, stage: Stage | None, samples: Samples, ev
     return evidence.saw(canary_names, stable_names, named)
 
 
-def _breach(  # noqa: PLR0917 - all of it is one sample's worth of facts
-    rule: HaltRule, metrics: Metrics, finding: Finding, before: Breach | None, at: float, longest_gap: float
-) -> Breach | None:
-    fingerprint = _fingerprint(rule, metrics)
-    if before is not None and before.of != fingerprint:
-        before = None
-    if finding.breached is None:
-        return before
-    if not finding.breached:
-        return None
-    return before.extended(at, longest_gap) if before is not None else Breach(fingerprint, at, 0.0, at)
-
-
-def _fingerprint(rule: HaltRule, metrics: Metrics) -> str:
+def _fingerprint(measure: HaltRule | Gate, metrics: Metrics) -> str:
     """Name what a rule asks: measure, range and bound. ``for`` and the action may be edited under way."""
-    asked = (key_of(rule, metrics), rule.above, rule.below, rule.above_ratio, metrics.source)
+    bounds: tuple[object, ...]
+    if isinstance(measure, HaltRule):
+        bounds = (measure.above, measure.below, measure.above_ratio, measure.below_ratio, measure.above_sigma)
+    else:
+        bounds = (measure.max, measure.min, measure.max_ratio, measure.min_ratio, measure.max_sigma)
+    fixed = measure.baseline.value if measure.baseline is not None else None
+    asked = (key_of(measure, metrics), bounds, fixed, metrics.source)
     return f"{crc32(repr(asked).encode()):08x}"
 
 
@@ -102,9 +165,14 @@ def _rule_verdict(rule: HaltRule, finding: Finding, breach: Breach | None) -> Ve
     return _verdict(rule, rule.name, finding, Outcome.NONE, Lack.NOT_ENOUGH, since, f"{text}, fails at {fails_at}")
 
 
-def _gate_verdict(gate: Gate, finding: Finding) -> Verdict:
+def _gate_verdict(gate: Gate, finding: Finding, held: Breach | None) -> Verdict:
     outcome = {True: Outcome.FAIL, False: Outcome.PASS, None: Outcome.NONE}[finding.breached]
-    return _verdict(gate, gate.label, finding, outcome, finding.lack, None, finding.text)
+    lack, text = finding.lack, finding.text
+    if outcome is Outcome.PASS and held is not None:
+        text = f"{text}, held for {format_duration(held.seconds)} of {format_duration(gate.for_)}"
+        if held.seconds < gate.for_:
+            outcome, lack = Outcome.NONE, Lack.NOT_ENOUGH
+    return _verdict(gate, gate.label, finding, outcome, lack, None, text)
 
 
 def _verdict(  # noqa: PLR0917 - the fields of a Verdict
@@ -116,10 +184,14 @@ def _verdict(  # noqa: PLR0917 - the fields of a Verdict
     since: float | None,
     text: str,
 ) -> Verdict:
+    action = measure.action if isinstance(measure, HaltRule) else None
+    if isinstance(measure, HaltRule) and measure.dry_run:
+        text = f"{text} (dry run: {_WOULD[measure.action]})" if outcome is Outcome.FAIL else f"{text} (dry run)"
+        action = Action.ALERT
     return Verdict(
         rule=name,
         outcome=outcome,
-        action=measure.action if isinstance(measure, HaltRule) else None,
+        action=action,
         lack=lack,
         value=finding.value,
         stable=finding.stable,
@@ -128,6 +200,13 @@ def _verdict(  # noqa: PLR0917 - the fields of a Verdict
         breached_since=since,
         message=f"{name}: {text}",
     )
+
+
+_WOULD: Final = {
+    Action.ROLLBACK: "it would have rolled back",
+    Action.PAUSE: "it would have paused",
+    Action.ALERT: "it would have been told",
+}
 
 
 def _off(rule: HaltRule) -> Verdict:
@@ -142,7 +221,7 @@ def _received(metrics: Metrics, stage: Stage | None, samples: Samples) -> tuple[
     a cohort they say nothing about the share.
     """
     stable, canary = (reading.value for reading in samples.pair(share_key(metrics)))
-    if metrics.source == "app" and stage is not None and stage.cohort is not None:
+    if metrics.source != "agent" and stage is not None and stage.cohort is not None:
         return None, 0.0
     if stable is None or canary is None or stable + canary <= 0:
         return None, 0.0  # a version that nobody counts has not had nothing: missing data is never a fail

@@ -63,6 +63,10 @@ class Assessment:
         at: evaluation time, POSIX seconds (the same for every query of the tick).
         rules: verdicts of the halt rules, in the order of the spec.
         exits: verdicts of the present stage's exit gates.
+        entering: name of the stage whose entry gates were judged (the next one); empty after the last.
+        entries: verdicts of those entry gates.
+        tests: verdicts of the sequential comparison's tests, as if each were a halt rule.
+        promotion: what the comparison says about going on; a gate that every raise asks. ``None``: there is no comparison.
         received_share: share of the requests that the canary really got in the window, 0..1; ``None`` when unknown.
         received_requests: requests of both versions in the window that ``received_share`` rests on.
     """
@@ -72,3 +76,18 @@ class Assessment:
     exits: tuple[Verdict, ...]
     received_share: float | None = None
     received_requests: float = 0.0
+    entering: str = ""
+    entries: tuple[Verdict, ...] = ()
+    tests: tuple[Verdict, ...] = ()
+    promotion: Verdict | None = None
+
+    @property
+    def stops(self) -> tuple[Verdict, ...]:
+        """Everything that may stop a rollout: halt rules and tests of the comparison."""
+        return (*self.rules, *self.tests)
+
+    @property
+    def every(self) -> tuple[Verdict, ...]:
+        """All verdicts, in the order in which they are listed."""
+        gate = () if self.promotion is None else (self.promotion,)
+        return (*self.tests, *self.rules, *self.exits, *self.entries, *gate)

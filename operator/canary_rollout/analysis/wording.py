@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from canary_rollout.model.presets import Unit, unit_of
 from canary_rollout.model.spec import Measure
 from canary_rollout.model.units import format_duration
 
@@ -14,13 +15,13 @@ def number(value: float) -> str:
 
 
 def quantity(measure: Measure, value: float) -> str:
-    """A measure's value with its unit: per cent for error rates, ms or s for latencies, requests per second."""
-    preset = measure.preset or ""
-    if preset == "error-rate":
+    """A measure's value with its unit: per cent for shares, ms or s for times, requests per second."""
+    unit = unit_of(measure.preset)
+    if unit in {Unit.FAILED, Unit.SHARE}:
         return f"{number(value * 100)} %"
-    if preset.startswith("latency"):
+    if unit is Unit.SECONDS:
         return f"{number(value)} s" if value >= 1 else f"{number(value * 1000)} ms"
-    if preset == "request-rate":
+    if unit is Unit.PER_SECOND:
         return f"{number(value)} requests/s"
     return number(value)
 

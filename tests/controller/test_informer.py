@@ -13,6 +13,7 @@ from canary_rollout.kube.port import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    INGRESSES,
     MANAGED_BY,
     OPERATOR,
     ROLLOUT_LABEL,
@@ -204,6 +205,24 @@ async def test_a_stuck_watch_is_cured_within_the_sweep_period(world):
         assert world.cache.get(SERVICES, "shop", "a") is None
         await asyncio.sleep(300)
         assert world.cache.get(SERVICES, "shop", "a")
+
+
+async def test_a_kind_the_cluster_does_not_know_is_said_and_holds_nobody_else_up(world):
+    watched = [Watched(INGRESSES, "shop", "a")]
+    world.api.store.unregister(INGRESSES)
+    async with world.running():
+        world.informers.need(KEY, watched)
+        await asyncio.sleep(1)
+        [said] = world.informers.absent(watched)
+        assert "Ingress (networking.k8s.io/v1)" in said
+        assert world.informers.sweep_age() < 10
+        assert not world.informers.primed(watched)
+        world.api.store.register(INGRESSES)
+        world.create(INGRESSES, "a")
+        await asyncio.sleep(60)
+        assert world.informers.absent(watched) == []
+        assert world.informers.primed(watched)
+        assert KEY in world.woken
 
 
 async def test_what_kopf_misses_is_found_by_the_sweep(world):

@@ -7,7 +7,7 @@ import pytest
 from fake_api import Answer
 from operator_world import EPOCH, ROLLOUT, SHOP, World, now
 
-from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, SERVICES
+from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SERVICES
 from canary_rollout.metrics.errors import UnsafeValueError
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.traffic.port import RouterError
@@ -88,6 +88,18 @@ async def test_a_service_that_does_not_exist_is_named_and_its_coming_is_noticed(
         assert not world.raised
         await world.user.create(SERVICES, SHOP, {**service, "metadata": {"name": "checkout-canary"}})
         await world.reach("first")
+
+
+async def test_a_router_whose_kind_the_cluster_does_not_know_is_told_until_it_is_installed():
+    world = World(traffic={"ingressNginx": {"ingress": "shop", "controllerVersion": "1.12.1"}})
+    world.api.store.unregister(INGRESSES)
+    await world.build()
+    async with world.run():
+        await world.until(lambda: world.condition("Stalled"))
+        assert world.condition("Stalled")["reason"] == "RouteRejected"
+        assert "does not know Ingress (networking.k8s.io/v1)" in world.message
+        world.api.store.register(INGRESSES)
+        await world.until(lambda: "Ingress shop/shop does not exist" in world.message, 60)
 
 
 async def test_two_that_name_the_same_deployment_are_told_and_the_older_one_goes_on():

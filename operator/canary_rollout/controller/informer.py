@@ -26,6 +26,7 @@ from canary_rollout.kube.port import (
     ApiError,
     GoneError,
     KubeApi,
+    NotFoundError,
     Object,
     Resource,
     UnavailableError,
@@ -103,6 +104,8 @@ class Informer:
         """Loop time of the last complete list."""
         self.problem = ""
         """Why the kind cannot be listed or watched at the moment; empty when it can."""
+        self.absent = False
+        """Whether the cluster does not know the kind (its CRD is not installed); asked again with back-off."""
 
     def sweep_now(self) -> None:
         """List again soon: something may have been missed."""
@@ -121,6 +124,7 @@ class Informer:
             except ApiError as error:
                 failures += 1
                 self.problem = str(error)
+                self.absent = isinstance(error, NotFoundError)
                 self._restarted(type(error).__name__)
                 log.warning("cannot list, trying again", resource=self._resource.plural, error=str(error))
                 await asyncio.sleep(_delay(self._backoff, failures, error, self._rng))
@@ -135,6 +139,7 @@ class Informer:
         items, version = await self._api.list_all(self._resource, self._namespace, labels=self._labels)
         sweep = self._cache.replace(self._resource, self._namespace, items, version)
         first, self.swept_at, self.problem = self.swept_at is None, self._now(), ""
+        self.absent = False
         if self._observer is not None:
             self._observer.swept(self._resource, sweep, first=first)
         return version
@@ -294,6 +299,16 @@ class Informers:
                 lacking[resource] = None
         return [self._lack(resource) for resource in lacking]
 
+    def absent(self, watched: Iterable[Watched]) -> list[str]:
+        """Kinds of ``watched`` that the cluster does not know, one sentence each with what to do."""
+        kinds = dict.fromkeys(item.resource for item in watched)
+        return [
+            f"the cluster does not know {kind.kind} ({kind.api_version}): install what serves it (its CRDs), or choose "
+            "another router"
+            for kind in kinds
+            if any(informer.absent for informer in self._informers.get(kind, ()))
+        ]
+
     def primed(self, watched: Iterable[Watched] = ()) -> bool:
         """Whether everything of ``watched`` and of the kinds always needed has been listed completely."""
         return not self.missing(watched)
@@ -306,9 +321,17 @@ class Informers:
                     informer.sweep_now()
 
     def sweep_age(self) -> float:
-        """Seconds since the oldest of the kinds was listed completely; infinite while one never was."""
+        """Seconds since the oldest of the kinds was listed completely; infinite while one never was.
+
+        Kinds that the cluster does not know do not count: they concern only the rollouts that name them.
+        """
         now = asyncio.get_running_loop().time()
-        times = [informer.swept_at for group in self._informers.values() for informer in group]
+        times = [
+            informer.swept_at
+            for resource, group in self._informers.items()
+            for informer in group
+            if not informer.absent or resource in FED_BY_KOPF
+        ]
         return max((float("inf") if at is None else now - at for at in times), default=float("inf"))
 
     def problems(self) -> dict[str, str]:

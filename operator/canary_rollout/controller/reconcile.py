@@ -66,6 +66,10 @@ class Needs(Protocol):
         """What is not completely known yet."""
         ...
 
+    def absent(self, watched: Iterable[Watched]) -> list[str]:
+        """Kinds the cluster does not know, one sentence each."""
+        ...
+
 
 class Telemetry(Protocol):
     """Told what became of a rollout, for metrics and Events. Must not block."""
@@ -149,6 +153,8 @@ class Reconciler:
         router = shell.router_for(self._context(rollout, spec))
         watched = (*router.watched(), *_deployments(key, spec))
         shell.needs.need(key, watched)
+        if absent := shell.needs.absent(watched):
+            raise RouterError(absent[0])
         if shell.needs.missing(watched):
             return _UNPRIMED
         await self._leave_old_place(rollout, memory, spec, router)

@@ -1,7 +1,6 @@
 """The fewest queries for all rollouts, and where each finds its values."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +10,10 @@ from metric_requests import make_request, make_spec
 from canary_rollout.metrics.errors import PresetError, UnsafeValueError
 from canary_rollout.metrics.plan import LONGEST_NAMESPACES, Alone, InBatch, Nowhere, Plan, chunks
 from canary_rollout.metrics.pods import PREFIX_PATTERN, arm_value, pod_pattern
-from canary_rollout.metrics.presets import load
+from canary_rollout.metrics.presets import catalogue, known_measures, load
 from canary_rollout.metrics.request import VersionArm
+from canary_rollout.model.metrics import SOURCES
+from canary_rollout.model.presets import PRESETS, TRAFFIC_SHARE
 
 RULES = [
     {"name": "errors", "preset": "error-rate", "above": "1%"},
@@ -227,13 +228,17 @@ def test_no_hostile_revision_reaches_a_query(value):
 # -- presets -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["app", "agent"])
-def test_both_sources_have_every_preset_of_the_resource(source):
-    from typing import get_args
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_counts_requests_and_failures(source):
+    assert {"requests", "request-rate", "error-rate"} <= load(source).measures.keys()
 
-    from canary_rollout.model.spec import Preset
 
-    assert set(load(source).measures) == {*get_args(Preset), "requests"}
+def test_every_preset_of_the_resource_is_somewhere_and_every_listed_one_can_be_written():
+    listed = {entry.name for entry in catalogue()}
+    assert PRESETS.keys() - {TRAFFIC_SHARE} <= listed
+    assert PRESETS.keys() <= known_measures()
+    for name in listed:
+        make_spec(rules=[{"name": "rule", "preset": name, "above": "1"}])
 
 
 def test_a_source_that_does_not_exist_is_said():
@@ -241,11 +246,15 @@ def test_a_source_that_does_not_exist_is_said():
         load("nothing")
 
 
-def test_an_unknown_measure_in_a_request_is_not_rendered():
-    request = make_request(spec())
-    (key, *_) = request.measures
-    with pytest.raises(KeyError):
-        texts_of([replace(request, measures=frozenset({key._replace(what="nothing")}))])
+def test_a_preset_that_does_not_exist_is_said_and_asks_nothing():
+    request = make_request(spec(rules=[{"name": "mine", "preset": "adoptoin", "above": "1"}]))
+    lookup = place_of(request, "adoptoin")
+    assert lookup.canary == Nowhere("there is no preset adoptoin; kubectl canary presets lists them", mistake=True)
+
+
+def test_a_preset_that_only_other_sources_have_is_not_applicable():
+    lookup = place_of(make_request(spec(source="haproxy", rules=[RULES[1]])), "latency-p99")
+    assert lookup.canary == Nowhere("source haproxy has no latency-p99")
 
 
 def test_very_many_namespaces_are_asked_for_in_several_queries_and_each_finds_its_own():
@@ -257,5 +266,5 @@ def test_very_many_namespaces_are_asked_for_in_several_queries_and_each_finds_it
     for request in requests:
         lookup = place_of(request)
         batch = plan.batch(lookup.canary.shape, request.namespace)
-        assert request.namespace in batch.namespaces
+        assert request.namespace in batch.scopes
         assert request.namespace in batch.text

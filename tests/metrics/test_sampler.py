@@ -223,7 +223,7 @@ async def test_a_query_that_is_given_up_before_it_was_sent_leaves_nobody_waiting
 
 async def test_a_rollout_that_moves_to_another_server_is_asked_there():
     clients = {}
-    sampler = PrometheusSampler(connect=lambda url: clients.setdefault(url, Canned(url)), now=Clock())
+    sampler = PrometheusSampler(connect=lambda target: clients.setdefault(target.url, Canned(target.url)), now=Clock())
     try:
         await sampler.sample(make_request(spec("http://a:1")))
         await sampler.sample(make_request(spec("http://b:1")))
@@ -400,7 +400,7 @@ def test_messages_are_one_short_line():
 
 
 async def test_what_is_remembered_of_broken_queries_is_bounded(monkeypatch):
-    monkeypatch.setattr("canary_rollout.metrics.sampler.LARGEST_HELD_BACK", 3)
+    monkeypatch.setattr("canary_rollout.metrics.server.LARGEST_HELD_BACK", 3)
     async with canned() as (sampler, client, _):
         client.error = ("broken", BadQueryError("1:3: parse error"))
         for number in range(6):

@@ -1,15 +1,19 @@
 """One Prometheus server through prometheus-api-client, with its traps taken out."""
 
 import re
-from collections.abc import Mapping, MutableMapping
+import ssl
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import requests
 from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
+from urllib3 import disable_warnings
+from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util.retry import Retry
 
 from canary_rollout.metrics.errors import BadQueryError, OutageError, SlowQueryError
+from canary_rollout.metrics.target import Target
 from canary_rollout.model.plain import parse_json
 
 LONGEST_GET: Final = 500
@@ -21,14 +25,26 @@ LONGEST_MESSAGE: Final = 200
 NO_RETRY: Final = Retry(total=0, read=False)
 """One try; the sampler decides about the next. ``read=False``: a timeout stays one, instead of a failed connection."""
 
+_REFUSED: Final = (
+    "HTTP {status}: it refuses the credentials; mend metrics.access (bearerTokenSecretRef, basicAuth, headers)"
+)
+
 _LABELS: Final = re.compile(r"\{[^{}]*\}")
 
 
 class Client(Protocol):
-    """Answers one instant query; blocks."""
+    """Answers one query; blocks."""
 
     def query(self, text: str, at: float, timeout: float) -> list[Any]:
         """Return ``data.result`` of an instant query at POSIX second ``at``.
+
+        Raises:
+            QueryError: one of its subclasses.
+        """
+        ...
+
+    def query_range(self, text: str, start: float, end: float, step: float, timeout: float) -> list[Any]:
+        """Return ``data.result`` of a range query: one evaluation every ``step`` seconds, both ends included.
 
         Raises:
             QueryError: one of its subclasses.
@@ -59,25 +75,62 @@ class _Session(requests.Session):
         return response
 
 
+class _Adapter(HTTPAdapter):
+    """Connections of one server, with its own authorities where it names any."""
+
+    def __init__(self, connections: int, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        super().__init__(pool_maxsize=connections, max_retries=NO_RETRY)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Hand the TLS settings to the connections."""
+        if self._context is not None:
+            options["ssl_context"] = self._context
+        super().init_poolmanager(*args, **options)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
+    ) -> Any:
+        """Return where and how to connect; the library would put the system's authorities beside ours."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._context is not None:
+            pool.pop("ca_certs", None)
+            pool.pop("ca_cert_dir", None)
+            pool["ssl_context"] = self._context
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Leave a connection with settings of its own as it is."""
+        if self._context is None:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the stubs leave it bare
+
+
 class PrometheusClient:
     """One server, one pool of connections. Used from several threads.
 
     Proxies and credentials of the environment (``HTTP_PROXY``, ``.netrc``) are not used.
 
     Args:
-        url: address, without a trailing slash.
+        target: where and with which credentials; a bare address has none.
         connections: most connections at a time.
-        headers: sent with every query (room for credentials).
     """
 
-    def __init__(self, url: str, connections: int = 8, headers: MutableMapping[str, str] | None = None) -> None:
+    def __init__(self, target: Target | str, connections: int = 8) -> None:
+        if isinstance(target, str):
+            target = Target(target)
         self._session = _Session()
         self._session.trust_env = False
-        options = {"url": url, "headers": headers, "session": self._session, "retry": NO_RETRY}
-        self._get = PrometheusConnect(method="GET", **options)
-        self._post = PrometheusConnect(method="POST", **options)
+        self._session.verify = target.verify
+        self._url, self._headers = target.url, dict(target.headers)
+        if (
+            not target.verify
+        ):  # the resource's own field says what that means; once per query it would only fill the log
+            disable_warnings(InsecureRequestWarning)
+        options = {"url": target.url, "headers": self._headers, "session": self._session, "retry": NO_RETRY}
+        self._get = PrometheusConnect(method="GET", disable_ssl=not target.verify, **options)
+        self._post = PrometheusConnect(method="POST", disable_ssl=not target.verify, **options)
         # The longest prefix wins, so this one takes the place of the adapter the library mounts (10 connections).
-        self._session.mount(f"{url}/", HTTPAdapter(pool_maxsize=connections, max_retries=NO_RETRY))
+        self._session.mount(f"{target.url}/", _Adapter(connections, _context(target)))
 
     def query(self, text: str, at: float, timeout: float) -> list[Any]:
         """Return ``data.result`` of an instant query at POSIX second ``at``; waits ``timeout`` seconds at most per read.
@@ -87,37 +140,75 @@ class PrometheusClient:
         """
         connect = self._get if len(text) <= LONGEST_GET else self._post
         params = {"time": f"{at:.3f}", "timeout": f"{timeout:g}s"}
-        try:
-            result = connect.custom_query(text, params=params, timeout=timeout)
-        except requests.ConnectTimeout as error:
-            raise OutageError(f"no connection within {timeout:g} s") from error
-        except requests.Timeout as error:
-            raise SlowQueryError(f"no answer within {timeout:g} s") from error
-        except requests.ConnectionError as error:
-            raise OutageError(f"no connection ({_cause(error)})") from error
-        except (requests.RequestException, KeyError, TypeError) as error:
-            raise OutageError(f"the answer is not one of Prometheus ({type(error).__name__})") from error
-        if not isinstance(result, list):
-            raise OutageError("the answer is not one of Prometheus (no result)")
-        return result
+        return _asked(lambda: connect.custom_query(text, params=params, timeout=timeout), timeout)
+
+    def query_range(self, text: str, start: float, end: float, step: float, timeout: float) -> list[Any]:
+        """Return ``data.result`` of a range query: one evaluation every ``step`` seconds, both ends included.
+
+        Raises:
+            QueryError: one of its subclasses.
+        """
+        # The library's own takes whole seconds only.
+        params = {"query": text, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        params["timeout"] = f"{timeout:g}s"
+
+        method = "GET" if len(text) <= LONGEST_GET else "POST"
+
+        def ask() -> Any:
+            address = f"{self._url}/api/v1/query_range"
+            response = self._session.request(method, address, params=params, headers=self._headers, timeout=timeout)
+            return parse_json(response.content)["data"]["result"]
+
+        return _asked(ask, timeout)
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
 
 
+def _asked(ask: Callable[[], Any], timeout: float) -> list[Any]:
+    """Return what a request answers with, and turn every way it can fail into one of our errors."""
+    try:
+        result = ask()
+    except requests.ConnectTimeout as error:
+        raise OutageError(f"no connection within {timeout:g} s") from error
+    except requests.Timeout as error:
+        raise SlowQueryError(f"no answer within {timeout:g} s") from error
+    except requests.exceptions.SSLError as error:
+        raise OutageError(f"TLS: {_cause(error)}; name its authority in metrics.access.tls.caSecretRef") from error
+    except requests.ConnectionError as error:
+        raise OutageError(f"no connection ({_cause(error)})") from error
+    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+        raise OutageError(f"the answer is not one of Prometheus ({type(error).__name__})") from error
+    if not isinstance(result, list):
+        raise OutageError("the answer is not one of Prometheus (no result)")
+    return result
+
+
+def _context(target: Target) -> ssl.SSLContext | None:
+    """TLS settings, where they are not simply the system's."""
+    if not target.url.startswith("https://") or (target.verify and not target.authorities):
+        return None
+    if not target.verify:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    return ssl.create_default_context(cadata=target.authorities)
+
+
 def refusal(status: int, body: bytes) -> BadQueryError | SlowQueryError | OutageError:
     """Return the error for an answer that is not 200: whose fault it is decides who is held back."""
+    if status in {requests.codes.unauthorized, requests.codes.forbidden}:
+        return OutageError(_REFUSED.format(status=status))
     try:
         answer = parse_json(body)
         kind, message = str(answer["errorType"]), str(answer["error"])
     except (ValueError, KeyError, TypeError):
         return OutageError(f"HTTP {status}")  # a proxy, or something else that is no Prometheus
-    if kind == "bad_data":
-        return BadQueryError(shortened(message))
-    if kind == "execution":
-        # It quotes whole series, whose labels may be other people's business.
-        return BadQueryError(shortened(_LABELS.sub("{…}", message)))
+    if kind in {"bad_data", "execution"}:
+        # The latter quotes whole series, whose labels may be other people's business.
+        return BadQueryError(shortened(message if kind == "bad_data" else _LABELS.sub("{…}", message)))
     if kind in {"timeout", "canceled"}:
         return SlowQueryError(f"Prometheus gave up: {shortened(message)}")
     return OutageError(f"HTTP {status}, {shortened(message)}")

@@ -1,19 +1,9 @@
 """Pods of a Deployment's revision by their names: the ReplicaSet's name, a dash, five random characters."""
 
-from typing import Final
-
+from canary_rollout.metrics.pod_names import ARM_LABEL, LONGEST_POD_PREFIX, POD_SUFFIX, PREFIX_PATTERN
 from canary_rollout.metrics.request import VersionArm
 
-ARM_LABEL: Final = "cr_arm"
-"""Label that holds the first part of a pod's name in the answers, where versions are told apart by pod."""
-
-POD_SUFFIX: Final = 5
-LONGEST_POD_PREFIX: Final = 58
-"""Kubernetes cuts the first part of a generated name to this, then adds the random characters
-(k8s.io/apiserver/pkg/storage/names: MaxGeneratedNameLength)."""
-
-PREFIX_PATTERN: Final = f"(.{{{LONGEST_POD_PREFIX}}}|.+-)[a-z0-9]{{{POD_SUFFIX}}}"
-"""Takes a pod's name apart; a name of full length was cut, so its first part may end in anything."""
+__all__ = ["ARM_LABEL", "LONGEST_POD_PREFIX", "POD_SUFFIX", "PREFIX_PATTERN", "arm_value", "pod_pattern"]
 
 
 def arm_value(replica_set: str) -> str:
@@ -26,6 +16,9 @@ def pod_pattern(arm: VersionArm) -> str:
 
     With no pods at all it matches nothing.
     """
+    if arm.any_revision:
+        # A ReplicaSet's name is its Deployment's and a hash of up to ten characters; so shop-.* would take shop-canary too.
+        return f"{arm.deployment.replace('.', '[.]')}-[a-z0-9]{{1,10}}-[a-z0-9]{{{POD_SUFFIX}}}"
     if arm.pods:
         return "|".join(sorted(name.replace(".", "[.]") for name in arm.pods))
     if not arm.replica_sets:

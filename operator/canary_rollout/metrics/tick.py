@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from canary_rollout.analysis.readings import EMPTY, Reading
-from canary_rollout.metrics.answers import Values
-from canary_rollout.metrics.plan import Alone, Batch, InBatch, Nowhere, Place, Plan, Shape
+from canary_rollout.metrics.answers import Units, count_firing, index, index_raw, one
+from canary_rollout.metrics.places import RAW, Alone, Batch, Firing, InBatch, Nowhere, OtherThan, Place, Shape
+from canary_rollout.metrics.plan import ALERTS, Plan
 
 
 @dataclass(slots=True, eq=False)
@@ -15,22 +18,25 @@ class Answer:
 
     Attributes:
         done: set when it is there.
-        values: a batch's values by version; ``None`` for a query of its own, and on failure.
-        reading: the reading of a query of its own, or the failure that all versions share.
+        value: what the query's reader made of it.
+        failure: why there is none, for all who asked.
     """
 
     done: asyncio.Event = field(default_factory=asyncio.Event)
-    values: Values | None = None
-    reading: Reading | None = None
+    value: Any = None
+    failure: Reading | None = None
 
-    def fill(self, values: Values | None, reading: Reading | None) -> None:
+    def fill(self, value: Any, failure: Reading | None) -> None:
         """Put the answer in and wake those who wait."""
-        self.values, self.reading = values, reading
+        self.value, self.failure = value, failure
         self.done.set()
 
 
-Send = Callable[[str, tuple[str, ...] | None, float], Answer]
-"""Starts a query (text, labels of a batch or ``None``, evaluation time) and returns where its answer will be."""
+Reader = Callable[[list[Any]], Any]
+"""Makes something of ``data.result``; runs in a thread, once for everybody."""
+
+Send = Callable[[str, Reader, float], Answer]
+"""Starts a query (text, reader, evaluation time) and returns where its answer will be."""
 
 
 class Tick:
@@ -51,41 +57,93 @@ class Tick:
 
     def answer(self, place: Place) -> Answer | None:
         """Return where a place's answer is or will be, sending its query if nobody did; ``None``: nothing to ask."""
-        if isinstance(place, InBatch):
-            return self._batched(place)
+        if isinstance(place, InBatch | OtherThan):
+            return self.batched(place.shape, place.scope)
         if isinstance(place, Nowhere):
             return None
-        return self._on_its_own(place)
+        if isinstance(place, Firing):
+            return self._once(ALERTS, list)
+        return self._once(place.text, one)
 
     def reading(self, place: Place) -> Reading:
         """Return the reading at a place whose answer has come."""
         if isinstance(place, Nowhere):
-            return Reading.absent(place.message) if place.message else EMPTY
+            return nowhere(place)
         answer = self.answer(place)
         assert answer is not None  # noqa: S101 - only Nowhere has none
-        if answer.values is None or not isinstance(place, InBatch):
-            return answer.reading or EMPTY
-        values = answer.values
-        for key in place.keys:
-            if (value := values.get(key)) is not None:
-                return Reading.of(value)
-        return EMPTY
+        if answer.failure is not None:
+            return answer.failure
+        return read(place, answer.value)
 
-    def _batched(self, place: InBatch) -> Answer:
-        sent = self._batches.get(place.shape)
+    def raw(self, shape: Shape, scope: str) -> Units | Reading:
+        """Return the raw values of a shape whose answer has come, or why there are none."""
+        answer = self.batched(shape, scope)
+        if answer.failure is not None:
+            return answer.failure
+        units: Units = answer.value
+        return units
+
+    def batched(self, shape: Shape, scope: str) -> Answer:
+        """Return where the answer with the series of ``scope`` is or will be."""
+        sent = self._batches.get(shape)
         if sent is None:
-            sent = self._batches[place.shape] = []
+            sent = self._batches[shape] = []
         for batch, answer in sent:
-            if place.namespace in batch.namespaces:
+            if scope in batch.scopes:
                 return answer
-        # Nobody asked in this tick, or only before this namespace joined: then the ones before keep their answer.
-        batch = self._plan.batch(place.shape, place.namespace)
-        answer = self._send(batch.text, batch.labels, self.at)
+        # Nobody asked in this tick, or only before this scope joined: then the ones before keep their answer.
+        batch = self._plan.batch(shape, scope)
+        answer = self._send(batch.text, reader_of(shape, batch), self.at)
         sent.append((batch, answer))
         return answer
 
-    def _on_its_own(self, place: Alone) -> Answer:
-        answer = self._alone.get(place.text)
+    def _once(self, text: str, reader: Reader) -> Answer:
+        answer = self._alone.get(text)
         if answer is None:
-            answer = self._alone[place.text] = self._send(place.text, None, self.at)
+            answer = self._alone[text] = self._send(text, reader, self.at)
         return answer
+
+
+def nowhere(place: Nowhere) -> Reading:
+    """Return the reading of something that cannot be asked."""
+    if place.mistake:
+        return Reading.bad_query(place.message)
+    return Reading.absent(place.message) if place.message else EMPTY
+
+
+def reader_of(shape: Shape, batch: Batch) -> Reader:
+    """Return what makes a look-up table of a batch's answer."""
+    if shape.measure.startswith(RAW):
+        return partial(_read_raw, shape=shape)
+    if batch.depth:
+        return partial(_read_deep, labels=batch.labels)
+    return partial(index, labels=batch.labels)
+
+
+def read(place: InBatch | OtherThan | Alone | Firing, value: Any) -> Reading:
+    """Return the reading at a place in what its query's reader made of the answer."""
+    if isinstance(place, Alone):
+        reading: Reading = value
+        return reading
+    if isinstance(place, Firing):
+        return Reading.of(count_firing(value, place.matchers))
+    if isinstance(place, OtherThan):
+        versions = value.get(place.key)
+        if versions is None:
+            return EMPTY
+        return Reading.of(sum(pods for version, pods in versions.items() if version != place.expected))
+    for key in place.keys:
+        if (found := value.get(key)) is not None:
+            return Reading.of(found)
+    return EMPTY
+
+
+def _read_raw(result: list[Any], shape: Shape) -> Units:
+    return index_raw(((series["metric"], float(series["value"][1])) for series in result), shape)
+
+
+def _read_deep(result: list[Any], labels: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, float]]:
+    found: dict[tuple[str, ...], dict[str, float]] = {}
+    for key, value in index(result, labels).items():
+        found.setdefault(key[:-1], {})[key[-1]] = value
+    return found

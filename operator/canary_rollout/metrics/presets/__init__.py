@@ -1,97 +1,211 @@
-"""The presets: formulas as data (``*.yaml``), rendered into PromQL for a set of namespaces."""
+"""The presets: formulas as data (``*.yaml``), rendered into PromQL for a set of namespaces.
 
-from collections.abc import Mapping
+A *source* (``metrics.source``) says what an app's requests are called; sets under ``common/`` can be asked whatever the source.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from importlib.resources.abc import Traversable
+from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
+from pydantic import ValidationError
 
 from canary_rollout.metrics.errors import PresetError
-from canary_rollout.metrics.pods import ARM_LABEL, PREFIX_PATTERN
-from canary_rollout.model.units import format_duration
+from canary_rollout.metrics.presets.formula import with_suffix
+from canary_rollout.metrics.presets.schema import Average, Formula, Identity, PresetSet, Quantile, Share, Traffic
+from canary_rollout.model.metrics import SOURCES
+from canary_rollout.model.presets import PRESETS, TRAFFIC_SHARE, Unit, unit_of
+
+CUSTOM: Final = "custom/"
+"""Begins the name of a source of the user's own."""
+
+COMMON: Final = ("pods", "database", "app-signals", "web-vitals")
+"""Sets that can be asked whatever the source."""
+
+QUANTILES: Final = (50, 75, 90, 95, 99)
+
+_DESCRIPTIONS: Final = {
+    "requests": "Requests within the window.",
+    "request-rate": "Requests per second.",
+    "error-rate": "Share of the requests that failed.",
+    "timeout-rate": "Share of the requests that timed out.",
+    "latency-average": "Mean latency, seconds.",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Presets:
+    """One set, ready to be asked. Compared by identity: the same text is loaded once.
+
+    Attributes:
+        of: the file.
+        measures: by name, those made from ``traffic`` included.
+    """
+
+    of: PresetSet
+    measures: Mapping[str, Formula]
+
+    @property
+    def identity(self) -> Identity | None:
+        """How the series name their version themselves, if they do."""
+        return self.of.arms if isinstance(self.of.arms, Identity) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
-    """One source of metrics.
+class Entry:
+    """One line of the catalogue.
 
     Attributes:
-        source: its name in ``metrics.source``.
-        arms: ``configured`` (``metrics.arms`` tells the versions apart) or ``version`` (the series do).
-        bad: template of the selector of failed requests.
-        weighted_only: selector that leaves cohort members out; empty where the series do not tell.
-        measures: by name, templates of the formulas.
+        name: what ``preset`` of a rule or gate is.
+        set: file it is in.
+        source: whether the file is a source (only asked where ``metrics.source`` names it).
+        description: what it is.
+        unit: of its value.
+        kind: how it is computed.
+        series: names of the series that are read.
+        needs: what must be set up for them to be there.
     """
 
-    source: str
-    arms: str
-    bad: Template
-    weighted_only: str
-    measures: Mapping[str, Template]
+    name: str
+    set: str
+    source: bool
+    description: str
+    unit: Unit
+    kind: str
+    series: tuple[str, ...]
+    needs: str
 
-    def render(
-        self,
-        measure: str,
-        *,
-        window: float,
-        where: str,
-        labels: tuple[str, ...],
-        status_label: str = "status",
-        weighted_only: bool = False,
-    ) -> str:
-        """Return the PromQL of one measure, grouped by ``labels``, one series per version.
 
-        Args:
-            measure: a key of ``measures``.
-            window: range of the rates, seconds.
-            where: label matchers without braces, such as ``namespace="shop"``; values already escaped.
-            labels: labels that tell the versions apart; :data:`ARM_LABEL` is derived from ``pod``.
-            status_label: label that holds the HTTP status.
-            weighted_only: leave cohort members out, where the series tell.
-        """
-        selectors = [where, self.weighted_only if weighted_only else ""]
+def prepare(preset_set: PresetSet) -> Presets:
+    """Return a set ready to be asked, what it ``extends`` filled in.
 
-        def total(function: str, series: str, selector: str, by: str) -> str:
-            matchers = ",".join(part for part in (*selectors, selector) if part)
-            inner = f"{function}({series}{{{matchers}}}[{format_duration(window)}])"
-            if ARM_LABEL in labels:
-                inner = f'label_replace({inner}, "{ARM_LABEL}", "$1", "pod", "{PREFIX_PATTERN}")'
-            return f"sum by ({', '.join((*labels, by) if by else labels)}) ({inner})"
-
-        def rate(series: str, selector: str = "", by: str = "") -> str:
-            return total("rate", series, selector, by)
-
-        def increase(series: str, selector: str = "", by: str = "") -> str:
-            return total("increase", series, selector, by)
-
-        bad = self.bad.render(status_label=status_label)
-        return self.measures[measure].render(rate=rate, increase=increase, bad=bad)
+    Raises:
+        PresetError: it extends something that is not there.
+    """
+    if preset_set.extends is not None:
+        preset_set = _extended(preset_set, preset_set.extends)
+    made = _of_traffic(preset_set.traffic) if preset_set.traffic is not None else {}
+    return Presets(preset_set, {**made, **preset_set.measures})
 
 
 @cache
-def load(source: str) -> Preset:
-    """Return the presets of a source (``app``, ``agent``).
+def load(source: str) -> Presets:
+    """Return a ready-made set, of a source (``app``, ``istio``) or a common one (``pods``).
 
     Raises:
         PresetError: there is no such file, or it does not have the shape of one.
     """
+    if source not in {*SOURCES, *COMMON}:
+        raise PresetError(f"there is no ready-made source {source!r:.80}; there are {', '.join(SOURCES)}")
+    folder: Traversable = files(__name__)
+    folder = folder if source in SOURCES else folder / "common"
     try:
-        raw = yaml.safe_load((files(__name__) / f"{source}.yaml").read_text(encoding="utf-8"))
-        return _preset(raw)
-    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError, TemplateError) as error:
+        found = read((folder / f"{source}.yaml").read_text(encoding="utf-8"), source)
+    except OSError as error:
         raise PresetError(f"the presets of source {source!r} cannot be read: {error!r}") from error
+    if found.name != source:
+        raise PresetError(f"the file of source {source!r} says that its name is {found.name!r}")
+    return prepare(found)
 
 
-def _preset(raw: Mapping[str, Any]) -> Preset:
-    # Autoescape is for HTML; these templates are ours and what goes in is validated and escaped for PromQL.
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    return Preset(
-        source=raw["source"],
-        arms=raw["arms"],
-        bad=environment.from_string(raw["bad"]),
-        weighted_only=raw["weighted_only"],
-        measures={name: environment.from_string(text.strip()) for name, text in raw["measures"].items()},
-    )
+def read(text: str, where: str) -> PresetSet:
+    """Return the preset set that a YAML text holds; ``where`` it is from goes into the message.
+
+    Raises:
+        PresetError: the text is no YAML, or no preset set.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PresetError(f"presets {where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise PresetError(f"presets {where}: a mapping with name and measures was expected, found {type(raw).__name__}")
+    try:
+        return PresetSet.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PresetError(f"presets {where}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def find(measure: str, source: Presets, own: Iterable[Presets] = ()) -> Presets | None:
+    """Return the set whose ``measure`` is asked: the user's own first, then the source's, then the common ones."""
+    candidates = (*own, source, *(load(name) for name in COMMON))
+    return next((presets for presets in candidates if measure in presets.measures), None)
+
+
+def known_measures(own: Iterable[Presets] = ()) -> frozenset[str]:
+    """Return every measure's name of all ready-made sets and of the user's ``own``."""
+    ready = (load(name) for name in (*SOURCES, *COMMON))
+    return frozenset(name for presets in (*ready, *own) for name in presets.measures) | {TRAFFIC_SHARE}
+
+
+def catalogue(own: Iterable[Presets] = ()) -> tuple[Entry, ...]:
+    """Return all presets there are, the user's ``own`` first, then by source, then the common ones."""
+    sets = [(presets, presets.of.traffic is not None) for presets in own]
+    sets += [(load(name), True) for name in SOURCES]
+    sets += [(load(name), False) for name in COMMON]
+    return tuple(entry for presets, source in sets for entry in _entries(presets, source=source))
+
+
+def _entries(presets: Presets, *, source: bool) -> Iterator[Entry]:
+    for name, formula in presets.measures.items():
+        yield Entry(
+            name=name,
+            set=presets.of.name,
+            source=source,
+            description=formula.description,
+            unit=unit_of(name) if name in PRESETS else _unit(formula),
+            kind=formula.kind,
+            series=tuple(formula.series()),
+            needs=presets.of.needs,
+        )
+
+
+def _unit(formula: Formula) -> Unit:
+    shares = (formula.share, formula.gauge_share, formula.rate_share)
+    if any(share is not None for share in shares):
+        return Unit.SHARE
+    return Unit.COUNT if formula.increase is not None else Unit.PLAIN
+
+
+def _extended(child: PresetSet, parent: str) -> PresetSet:
+    base: dict[str, Any] = load(parent).of.model_dump(exclude_unset=True)
+    own: dict[str, Any] = child.model_dump(exclude_unset=True)
+    base["measures"] = {**base.get("measures", {}), **own.pop("measures", {})}
+    renamed = own.get("labels", {})
+    if isinstance(arms := base.get("arms"), dict) and "arms" not in own:
+        # A set whose series name their version themselves has its labels there, under the names of the parent's.
+        names = {getattr(load(parent).of.labels, field): name for field, name in renamed.items()}
+        arms["labels"] = tuple(names.get(label, label) for label in arms["labels"])
+        arms["scope"]["label"] = names.get(arms["scope"]["label"], arms["scope"]["label"])
+    return PresetSet.model_validate({**base, **own, "extends": None})
+
+
+def _of_traffic(traffic: Traffic) -> dict[str, Formula]:
+    requests = traffic.requests
+    made = {
+        "requests": Formula(increase=requests),
+        "request-rate": Formula(rate=requests),
+        "error-rate": Formula(share=Share(part=traffic.failed, whole=requests)),
+    }
+    if traffic.timeouts is not None:
+        made["timeout-rate"] = Formula(share=Share(part=traffic.timeouts, whole=requests))
+    if traffic.latency is not None:
+        bucket = with_suffix(traffic.latency, "_bucket")
+        for q in QUANTILES:
+            quantile = Quantile(q=q / 100, bucket=bucket)
+            made[f"latency-p{q}"] = Formula(
+                description=f"Latency that {q} % of the requests stay below, seconds.",
+                quantile=quantile,
+                scale=traffic.scale,
+            )
+        parts = Average(sum=with_suffix(traffic.latency, "_sum"), count=with_suffix(traffic.latency, "_count"))
+        made["latency-average"] = Formula(average=parts, scale=traffic.scale)
+    return {
+        name: formula.model_copy(update={"description": formula.description or _DESCRIPTIONS[name]})
+        for name, formula in made.items()
+    }

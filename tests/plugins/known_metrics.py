@@ -62,11 +62,18 @@ def agent(labels: Labels, traffic: Traffic, end: int) -> Iterator[str]:
     yield from histogram("canary_latency_seconds", labels, traffic, end)
 
 
-def histogram(name: str, labels: Labels, traffic: Traffic, end: int) -> Iterator[str]:
-    """A histogram with its sum and count."""
+def level(name: str, labels: Labels, value: float, end: int) -> Iterator[str]:
+    """A gauge that never moves."""
+    text = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    for age in range(HISTORY, -1, -STEP):
+        yield f"{name}{{{text}}} {value} {(end - age) * 1000}"
+
+
+def histogram(name: str, labels: Labels, traffic: Traffic, end: int, scale: int = 1) -> Iterator[str]:
+    """A histogram with its sum and count; ``scale`` of its units are a second."""
     below = 0.0
-    for bound, share in zip((*map(str, BOUNDS), "+Inf"), traffic.latencies, strict=True):
+    for bound, share in zip((*(f"{bound * scale:g}" for bound in BOUNDS), "+Inf"), traffic.latencies, strict=True):
         below += share
         yield from line(f"{name}_bucket", {**labels, "le": bound}, traffic.rate * below, end)
-    yield from line(f"{name}_sum", labels, traffic.rate * traffic.mean, end)
+    yield from line(f"{name}_sum", labels, traffic.rate * traffic.mean * scale, end)
     yield from line(f"{name}_count", labels, traffic.rate, end)

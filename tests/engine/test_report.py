@@ -9,13 +9,14 @@ import tally
 from test_journey import stages
 from world import FAIL, NO_DATA, PASS, V1, V2, World, at_stage, spec, verdict
 
-from canary_rollout.analysis.evidence import Breach, Evidence
+from canary_rollout.analysis.evidence import Breach, Evidence, short
 from canary_rollout.analysis.verdict import Assessment, Outcome
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.draft import stage_of, stages_of
 from canary_rollout.engine.report import CHECKPOINT, Facts, report, worth_writing
 from canary_rollout.model.commands import Verb
 from canary_rollout.model.conditions import Phase, Reason
+from canary_rollout.model.effective import MOST_RULES
 from canary_rollout.model.spec import stages_from_weights
 from canary_rollout.model.status import (
     MAX_HALTS,
@@ -34,6 +35,7 @@ from canary_rollout.model.status import (
 )
 
 LARGEST_STATUS = 32 * 1024
+LARGEST_CHECKPOINT = 8 * 1024
 
 
 class Reported(World):
@@ -302,7 +304,8 @@ def worst_case() -> CanaryRolloutStatus:
     long, name, at = "w" * 5000, "n" * 63, 1_700_000_000.123
     stages_ = stages_from_weights((*(f"{number + 1}%" for number in range(31)), "100%"), "99999d23h59m59s")
     rules = tuple(
-        replace(verdict(Outcome.FAIL, rule=f"{number:02d}{name}"[:63], since=at), message=long) for number in range(32)
+        replace(verdict(Outcome.FAIL, rule=f"{number:02d}{name}"[:63], since=at), message=long)
+        for number in range(MOST_RULES + 8)
     )
     exits = tuple(replace(rule, action=None, rule=f"g{rule.rule}"[:63]) for rule in rules[:16])
     state = RolloutState(
@@ -340,9 +343,13 @@ def worst_case() -> CanaryRolloutStatus:
     entry = HistoryEntry(
         revision=V2, result="Superseded", reason="R" * 24, message=long[:100], began_at=at, ended_at=at
     )
-    breaches = {rule.rule: Breach("f" * 8, at, 123_456.789, at) for rule in rules}
-    seen = frozenset(f"query:{number:08x}" for number in range(48))
-    evidence = Evidence(breaches, seen, seen, at, at)
+    entries, tests = exits[:8], tuple(replace(rule, rule=f"t{rule.rule}"[:63]) for rule in rules[:6])
+    breaches = {short(rule.rule): Breach("f" * 8, at, 123_456.789, at) for rule in rules}
+    lasting = {short(f"exit/{gate.rule}"): Breach("f" * 8, at, 123_456.789, at) for gate in (*exits, *entries)}
+    seen = frozenset(f"queries~{number:08x}" for number in range(96))
+    muted = frozenset(list(breaches)[:8])
+    comparison = {"checkpoint": "c" * (LARGEST_CHECKPOINT - 20)}
+    evidence = Evidence(breaches, seen, seen, at, at, lasting, muted, comparison)
     command = CommandStatus(id="i" * 64, command="set-weight", at=at, by="b" * 128, accepted=False, message="m" * 300)
     old = CanaryRolloutStatus(
         history=(entry,) * MAX_HISTORY,
@@ -355,7 +362,10 @@ def worst_case() -> CanaryRolloutStatus:
         world.last, state=state, message=long, stalled=True, ended=entry, command=command, next_change=at
     )
     route = replace(world.route, contested_by="m" * 128, weight=1)
-    return report(old, decision, Facts(world.spec, 7, route, Assessment(at, rules, exits), evidence.to_dict(), at))
+    assessment = Assessment(
+        at, rules, exits, entering="next", entries=entries, tests=tests, promotion=replace(exits[0], rule="promotion")
+    )
+    return report(old, decision, Facts(world.spec, 7, route, assessment, evidence.to_dict(), at))
 
 
 def test_the_largest_possible_status_is_small():

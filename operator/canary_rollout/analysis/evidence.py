@@ -11,16 +11,20 @@ from zlib import crc32
 
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.readings import MeasureKey
-from canary_rollout.model.units import UnitError, format_duration, format_instant, parse_duration, parse_instant
+from canary_rollout.model.units import UnitError, format_instant, parse_instant
 
 LONGEST_GAP: Final = 3.0
 """In intervals. Two samples further apart than this say nothing about the time between them."""
 
-LARGEST_SEEN: Final = 256
+LARGEST_SEEN: Final = 128
 """Measures remembered as seen, per version. Above it, those that the spec no longer names are forgotten."""
 
 LARGEST_RULES: Final = 96
 """Rules, and gates, accepted from status; a rollout has at most 64 rules and 8 more in a stage."""
+
+
+OF_ALERT: Final = "!"
+"""Begins the fingerprint of a rule about alerts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Breach:
     since: float
     seconds: float
     judged_at: float
+
+    def written(self) -> str:
+        """The JSON form: fingerprint and milliseconds in one short text, since a status can hold many."""
+        return f"{self.of} {self.since * 1000:.0f} {self.seconds * 1000:.0f} {self.judged_at * 1000:.0f}"
 
     def extended(self, at: float, longest_gap: float) -> "Breach":
         """Return this breach after one more breaching sample.
@@ -57,24 +65,24 @@ class Evidence:
     """Persisted state of a rollout's rules, for one revision.
 
     Attributes:
-        breaches: by rule name, the rules that are breached.
-        held: by gate, how long those with a ``for`` have held without a break (the same arithmetic as a breach).
-        muted: names of rules that were breached when somebody resumed; an alert among them counts again once it has stopped.
-        comparison: checkpoint of the sequential comparison, as it wrote it; JSON.
+        breaches: by rule name (:func:`short`), the rules that are breached.
         seen_canary: identities (:func:`identity`) of the measures the canary has had a value of.
         seen_stable: the same for stable.
         fresh_after: POSIX seconds; windows that reach back before it are not judged. ``None``: all are.
         evaluated_through: evaluation time of the latest samples in here.
+        held: by gate, how long those with a ``for`` have held without a break (the same arithmetic as a breach).
+        muted: rules about alerts that fired when somebody resumed; each counts again once it has stopped.
+        comparison: checkpoint of the sequential comparison, as it wrote it; JSON.
     """
 
     breaches: Mapping[str, Breach] = field(default_factory=dict)
-    held: Mapping[str, Breach] = field(default_factory=dict)
-    muted: frozenset[str] = frozenset()
-    comparison: Mapping[str, Any] = field(default_factory=dict)
     seen_canary: frozenset[str] = frozenset()
     seen_stable: frozenset[str] = frozenset()
     fresh_after: float | None = None
     evaluated_through: float | None = None
+    held: Mapping[str, Breach] = field(default_factory=dict)
+    muted: frozenset[str] = frozenset()
+    comparison: Mapping[str, Any] = field(default_factory=dict)
 
     def restarted(self, at: float) -> "Evidence":
         """Return evidence that starts afresh: no breach, and no verdict from a window that reaches back before ``at``.
@@ -86,7 +94,7 @@ class Evidence:
             self,
             breaches={},
             held={},
-            muted=self.muted.union(self.breaches),
+            muted=self.muted.union(name for name, breach in self.breaches.items() if breach.of.startswith(OF_ALERT)),
             comparison={},
             fresh_after=round(at, 3),
         )
@@ -121,15 +129,15 @@ class Evidence:
         raw: dict[str, Any] = {}
         for part, breaches in (("breaches", self.breaches), ("held", self.held)):
             if breaches:
-                raw[part] = {name: _written(breach) for name, breach in sorted(breaches.items())}
+                raw[part] = {name: breach.written() for name, breach in sorted(breaches.items())}
         if self.muted:
             raw["muted"] = sorted(self.muted)
         if self.comparison:
             raw["comparison"] = dict(self.comparison)
-        if self.seen_canary:
-            raw["seenCanary"] = sorted(self.seen_canary)
-        if self.seen_stable:
-            raw["seenStable"] = sorted(self.seen_stable)
+        both = self.seen_canary & self.seen_stable
+        for part, seen in (("seen", both), ("seenCanary", self.seen_canary), ("seenStable", self.seen_stable)):
+            if names := sorted(seen if seen is both else seen - both):
+                raw[part] = names
         if self.fresh_after is not None:
             raw["freshAfter"] = format_instant(self.fresh_after)
         if self.evaluated_through is not None:
@@ -148,13 +156,14 @@ class Evidence:
                 {str(name): _breach(part) for name, part in _bounded_items(raw.get(kind, {}))}
                 for kind in ("breaches", "held")
             )
+            seen = _strings(raw.get("seen", []))
             return cls(
                 breaches=breaches,
                 held=held,
                 muted=_strings(raw.get("muted", [])),
                 comparison=dict(raw.get("comparison", {})),
-                seen_canary=_strings(raw.get("seenCanary", [])),
-                seen_stable=_strings(raw.get("seenStable", [])),
+                seen_canary=seen | _strings(raw.get("seenCanary", [])),
+                seen_stable=seen | _strings(raw.get("seenStable", [])),
                 fresh_after=_instant(raw.get("freshAfter")),
                 evaluated_through=_instant(raw.get("evaluatedThrough")),
             )
@@ -166,8 +175,15 @@ class Evidence:
 
 def identity(key: MeasureKey) -> str:
     """Return a short name for what a measure asks for, whatever its window."""
-    name = f"query:{crc32(key.what.encode()):08x}" if key.own or key.alerts else key.what
-    return "@".join(part for part in (name, key.baseline, key.source, key.server) if part)
+    return short("@".join(part for part in (key.what, key.baseline, key.source, key.server) if part))
+
+
+def short(name: str) -> str:
+    """Return a name of at most 16 characters that stands for ``name``: status is small, and names can be long."""
+    return name if len(name) <= _SHORT and " " not in name else f"{name[:7]}~{crc32(name.encode()):08x}"
+
+
+_SHORT: Final = 16
 
 
 def _bounded(seen: frozenset[str], named: frozenset[str]) -> frozenset[str]:
@@ -183,22 +199,10 @@ def _bounded_items(raw: Any) -> Iterable[tuple[str, Any]]:
     return items
 
 
-def _written(breach: Breach) -> dict[str, str]:
-    return {
-        "of": breach.of,
-        "since": format_instant(breach.since),
-        "for": format_duration(breach.seconds),
-        "judgedAt": format_instant(breach.judged_at),
-    }
-
-
-def _breach(raw: Mapping[str, Any]) -> Breach:
-    return Breach(
-        of=str(raw["of"]),
-        since=parse_instant(raw["since"]),
-        seconds=parse_duration(raw["for"]),
-        judged_at=parse_instant(raw["judgedAt"]),
-    )
+def _breach(raw: str) -> Breach:
+    of, *numbers = raw.split(" ")
+    since, seconds, judged_at = (int(number) / 1000 for number in numbers)
+    return Breach(of=of[:16], since=parse_instant(since), seconds=seconds, judged_at=parse_instant(judged_at))
 
 
 def _instant(raw: object) -> float | None:

@@ -289,15 +289,15 @@ class Judge:
 
     def _needs_requests(self, measure: Measure) -> bool:
         """Before the first stage the canary cannot have had a request."""
-        return needs_requests(measure) and self._scene.stage is not None
+        return needs_requests(measure) and not (isinstance(measure, Gate) and self._scene.stage is None)
 
     def _pair(self, measure: Measure) -> Pair:
         return self._samples.pair(key_of(measure, self._metrics))
 
     def _reading(self, measure: Measure) -> Reading:
-        """The canary's reading; before the first stage it serves nothing, and stable's stands in where it has none."""
+        """The canary's reading. Gates before the first stage, when it serves nothing, are asked of stable where it has none."""
         pair = self._pair(measure)
-        if self._scene.stage is None and pair.canary.value is None:
+        if self._scene.stage is None and isinstance(measure, Gate) and pair.canary.value is None:
             return self._samples.pair(stable_key(measure, self._metrics)).stable
         return pair.canary
 

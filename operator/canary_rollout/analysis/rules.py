@@ -5,7 +5,7 @@ from typing import Final
 from zlib import crc32
 
 from canary_rollout.analysis.comparing import Compared, verdicts_of
-from canary_rollout.analysis.evidence import LONGEST_GAP, Breach, Evidence, identity
+from canary_rollout.analysis.evidence import LONGEST_GAP, OF_ALERT, Breach, Evidence, identity, short
 from canary_rollout.analysis.findings import Finding
 from canary_rollout.analysis.judge import Judge, Scene
 from canary_rollout.analysis.readings import Samples, following, key_of, keys_needed, share_key
@@ -89,22 +89,22 @@ class _Judged:
         """The verdict of a halt rule."""
         if not rule.enabled:
             return _off(rule)
-        muted = rule.alert is not None and rule.name in self._before.muted
+        muted = rule.alert is not None and short(rule.name) in self._before.muted
         finding = self._judge.find(rule, muted=muted)
         if muted and finding.breached is not False:
-            self.muted |= {rule.name}
-        breach = self._lasting(rule, self._before.breaches.get(rule.name), finding, of_breach=True)
+            self.muted |= {short(rule.name)}
+        breach = self._lasting(rule, self._before.breaches.get(short(rule.name)), finding, of_breach=True)
         now = rule.ratio is not None and rule.baseline_from is BaselineFrom.STABLE
         if self._scene.alone and now:
             breach = None  # nothing is left to compare with, so the question is no longer open
         if breach is not None:
-            self.breaches[rule.name] = breach
+            self.breaches[short(rule.name)] = breach
         return _rule_verdict(rule, finding, breach)
 
     def gate(self, gate: Gate, place: str) -> Verdict:
         """The verdict of a gate; one with a ``for`` passes once it has held for as long."""
         finding = self._judge.find(gate)
-        key = f"{place}/{gate.label}"
+        key = short(f"{place}/{gate.label}")
         held = self._lasting(gate, self._before.held.get(key), finding, of_breach=False) if gate.for_ else None
         if held is not None:
             self.held[key] = held
@@ -146,7 +146,7 @@ def _fingerprint(measure: HaltRule | Gate, metrics: Metrics) -> str:
         bounds = (measure.max, measure.min, measure.max_ratio, measure.min_ratio, measure.max_sigma)
     fixed = measure.baseline.value if measure.baseline is not None else None
     asked = (key_of(measure, metrics), bounds, fixed, metrics.source)
-    return f"{crc32(repr(asked).encode()):08x}"
+    return f"{OF_ALERT if measure.alert is not None else ''}{crc32(repr(asked).encode()):08x}"
 
 
 def _rule_verdict(rule: HaltRule, finding: Finding, breach: Breach | None) -> Verdict:

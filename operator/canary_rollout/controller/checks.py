@@ -100,7 +100,7 @@ class Checks:
 
 
 def _condemns(assessment: Assessment) -> bool:
-    return any(verdict.outcome is Outcome.FAIL and verdict.action is Action.ROLLBACK for verdict in assessment.rules)
+    return any(verdict.outcome is Outcome.FAIL and verdict.action is Action.ROLLBACK for verdict in assessment.stops)
 
 
 def _replica_sets(pods: tuple[Object, ...]) -> frozenset[str]:

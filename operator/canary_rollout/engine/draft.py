@@ -170,6 +170,12 @@ class Draft:
             and route.mirror == self.mirror
         )
 
+    @property
+    def _awaits_entry(self) -> bool:
+        """Whether the first stage has gates that are to be asked although the canary serves nothing yet."""
+        following = self.next_stage
+        return self.state.phase in {*HOLDING, Phase.PREPARING} and following is not None and bool(following.entry)
+
     # -- changing --------------------------------------------------------------------------------------------------
 
     def change(self, **fields: Any) -> None:
@@ -286,7 +292,7 @@ class Draft:
         if self.state != self.before:
             self.wake(self.now)
         evaluating = (
-            (self.state.wanted > 0 or self.mirror > 0)
+            (self.state.wanted > 0 or self.mirror > 0 or self._awaits_entry)
             and self.state.phase not in RESTING
             and self.state.phase is not Phase.RETURNING
         )

@@ -99,12 +99,12 @@ def _serves(draft: Draft) -> bool:
 
 
 def _verdicts(draft: Draft, action: Action) -> list[Verdict]:
-    found = draft.assessment.rules if draft.assessment is not None and _serves(draft) else ()
+    found = draft.assessment.stops if draft.assessment is not None and _serves(draft) else ()
     return [verdict for verdict in found if verdict.outcome is Outcome.FAIL and verdict.action is action]
 
 
 def _failed(draft: Draft) -> None:
-    """A rule with action Rollback that fails."""
+    """A rule or a test of the comparison with action Rollback that fails."""
     for verdict in _verdicts(draft, Action.ROLLBACK)[:1]:
         draft.halt(Reason.RULE_FAILED, verdict.message, verdict.rule)
 

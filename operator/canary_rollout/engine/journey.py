@@ -191,9 +191,9 @@ def _note_data(draft: Draft) -> None:
     seen = draft.assessment
     if seen is None or (draft.state.wanted == 0 and not draft.mirror):
         return
-    asked = [verdict for verdict in seen.rules if verdict.action is not Action.ALERT]
+    asked = [verdict for verdict in seen.stops if verdict.action is not Action.ALERT]
     if draft.state.clock.elapsed(draft.now) >= draft.stage.hold:
-        asked += seen.exits
+        asked += (*seen.exits, *seen.entries)
     missing = [verdict for verdict in asked if verdict.lack is Lack.NO_DATA]
     if missing and draft.state.no_data_since is None:
         draft.change(no_data_since=draft.now)
@@ -284,7 +284,7 @@ def _say_holding(draft: Draft, ends: float) -> None:
 
 
 def _at_the_end_of_the_hold(draft: Draft, seen: Assessment) -> None:
-    if question := _open_question(seen):
+    if question := _open_question(seen) or _closed_entry(seen, draft.next_stage, draft.state.stage):
         _extend(draft, *question)
     elif draft.state.wanted >= FULL:
         begin_promotion(draft)
@@ -302,12 +302,28 @@ def _open_question(seen: Assessment) -> tuple[Reason, str] | None:
             return Reason.STAGE_HELD, verdict.message
         if not _answered(verdict):
             return Reason.NOT_ENOUGH_REQUESTS, verdict.message
-    for gate in seen.exits:
-        if gate.outcome is Outcome.FAIL:
-            return Reason.EXIT_GATE, gate.message
+    if seen.promotion is not None and not _answered(seen.promotion):
+        return Reason.PROMOTION_GATE, seen.promotion.message
+    return _closed(seen.exits, Reason.EXIT_GATE)
+
+
+def _closed(gates: tuple[Verdict, ...], reason: Reason) -> tuple[Reason, str] | None:
+    """The first gate that does not let the rollout through."""
+    for gate in gates:
+        if gate.outcome is Outcome.FAIL or gate.breached_since is not None:
+            return reason, gate.message
         if not _answered(gate):
             return Reason.NOT_ENOUGH_REQUESTS, gate.message
     return None
+
+
+def _closed_entry(seen: Assessment, following: Stage | None, present: str) -> tuple[Reason, str] | None:
+    """The first entry gate of the next stage that does not let the rollout in. A stage that it was in is not entered again."""
+    if following is None or not following.entry or following.name == present:
+        return None
+    if seen.entering != following.name:
+        return Reason.ENTRY_GATE, f"the entry gates of stage {following.name} are not evaluated yet"
+    return _closed(seen.entries, Reason.ENTRY_GATE)
 
 
 def _answered(verdict: Verdict) -> bool:
@@ -334,12 +350,16 @@ def _extend(draft: Draft, reason: Reason, why: str) -> None:
 _STEADY: Final = {
     Reason.NOT_ENOUGH_REQUESTS: "too few requests for a verdict (see verdicts)",
     Reason.EXIT_GATE: "an exit gate does not hold yet (see verdicts)",
+    Reason.ENTRY_GATE: "an entry gate of the next stage does not hold yet (see verdicts)",
+    Reason.PROMOTION_GATE: "the comparison with stable does not let it go on yet (see verdicts)",
     Reason.STAGE_HELD: "a halt rule is breached, though not for long enough to fail (see verdicts)",
 }
 """Words without numbers, so that a held rollout's status does not change at every tick."""
 _ASKED: Final = {
     Reason.NOT_ENOUGH_REQUESTS: Reason.PAUSED_NOT_ENOUGH,
     Reason.EXIT_GATE: Reason.EXIT_GATE,
+    Reason.ENTRY_GATE: Reason.ENTRY_GATE,
+    Reason.PROMOTION_GATE: Reason.PAUSED_NOT_ENOUGH,
     Reason.STAGE_HELD: Reason.PAUSED_BY_RULE,
 }
 
@@ -366,7 +386,7 @@ def _held_back(draft: Draft) -> bool:
 
 def _enter_next(draft: Draft) -> None:
     following = draft.next_stage
-    if following is None or _held_back(draft):
+    if following is None or _held_back(draft) or _stands_before(draft, following):
         return
     if following.approval is not None and not _approved(draft, following):
         waiting = draft.before.phase is Phase.AWAITING_APPROVAL
@@ -381,6 +401,22 @@ def _enter_next(draft: Draft) -> None:
         Reason.WAITING_FOR_ROUTE,
         f"Stage {following.name} begins: the weight rises to {format_weight(following.weight)}",
     )
+
+
+def _stands_before(draft: Draft, following: Stage) -> bool:
+    """Whether an entry gate keeps the rollout out; at weight 0 it waits there for as long as it takes, and says so."""
+    if not following.entry or following.name == draft.state.stage:
+        return False
+    seen = draft.assessment
+    closed = _closed_entry(seen, following, draft.state.stage) if seen is not None else None
+    if seen is not None and closed is None:
+        return False
+    draft.wake(draft.now + draft.spec.metrics.interval)
+    draft.say(
+        Reason.ENTRY_GATE,
+        f"Holding {format_weight(draft.state.wanted)} before stage {following.name}: its entry gates do not hold yet (see verdicts)",
+    )
+    return True
 
 
 def _approved(draft: Draft, stage: Stage) -> bool:

@@ -1,9 +1,10 @@
 """From a decision to the status people read; and whether a new status says anything that the old one did not."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from canary_rollout.analysis.verdict import Assessment, Verdict
+from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.draft import LONGEST_CAUSE, RESTING, cut, stages_of
 from canary_rollout.model.conditions import Condition, Phase, Reason
@@ -11,6 +12,7 @@ from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import (
     MAX_HISTORY,
+    MAX_VERDICTS,
     CanaryRolloutStatus,
     ConditionStatus,
     HistoryEntry,
@@ -23,7 +25,17 @@ CHECKPOINT: Final = 300.0
 LONGEST_MESSAGE: Final = 500
 """Characters of the one sentence; it can hold a cause (``draft.LONGEST_CAUSE``) and a router's own words."""
 LONGEST_VERDICTS: Final = 2400
-"""Characters of all verdicts' messages together; with eight or fewer each has its full length."""
+"""Characters of the messages of all verdicts that apply; with eight or fewer each has its full length."""
+FEW_VERDICTS: Final = 40
+"""Always all written; of more, as many as there is room for."""
+LEAST_VERDICTS: Final = 6
+"""Written however little room there is."""
+LARGEST_ANALYSIS: Final = 18_500
+"""Bytes for evidence and verdicts together; the rest of a status never needs more than 14,000."""
+VERDICT_OVERHEAD: Final = 100
+"""Bytes of a verdict beside its rule's name and its message."""
+LONGEST_INACTIVE: Final = 100
+"""Characters of the message of a rule that does not apply."""
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.HALTED})
 
 
@@ -67,7 +79,7 @@ def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> Canary
         router=_router(facts.spec, facts.route),
         next_change=old.next_change if kept else decision.next_change,
         conditions=_conditions(old, decision, facts, reason, message),
-        verdicts=_verdicts(old, decision, assessment),
+        verdicts=_verdicts(old, decision, facts),
         halt=state.halt_of(state.revision),
         history=_history(old.history, decision.ended),
         last_command=decision.command or old.last_command,
@@ -103,13 +115,44 @@ def _router(spec: CanaryRolloutSpec, route: RouteView | None) -> str:
     return f"{spec.traffic.router} ({route.mode})" if route is not None and route.mode else spec.traffic.router
 
 
-def _verdicts(old: CanaryRolloutStatus, decision: Decision, assessment: Assessment | None) -> tuple[VerdictStatus, ...]:
-    if assessment is not None:
-        every = (*assessment.rules, *assessment.exits)
-        longest = min(LONGEST_CAUSE, LONGEST_VERDICTS // max(1, len(every)))
-        return tuple(_verdict(verdict, longest) for verdict in every)
+def _verdicts(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> tuple[VerdictStatus, ...]:
+    if (assessment := facts.assessment) is not None:
+        every = _fitting(assessment.every, facts.evidence)
+        spoken = sum(verdict.lack is not Lack.NOT_APPLICABLE for verdict in every)
+        together = (
+            LONGEST_VERDICTS if len(every) > LEAST_VERDICTS or every == assessment.every else LONGEST_VERDICTS // 4
+        )
+        longest = min(LONGEST_CAUSE, together // max(1, spoken))
+        return tuple(
+            _verdict(verdict, LONGEST_INACTIVE if verdict.lack is Lack.NOT_APPLICABLE else longest) for verdict in every
+        )
     over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
     return () if over or decision.restart_evidence else old.verdicts
+
+
+def _fitting(every: tuple[Verdict, ...], evidence: dict[str, Any]) -> tuple[Verdict, ...]:
+    """The verdicts there is room for beside the evidence. The order stays; what goes first is what says least."""
+    if len(every) <= FEW_VERDICTS:
+        return every
+    room = LARGEST_ANALYSIS - len(json.dumps(evidence, separators=(",", ":")))
+    room -= LONGEST_VERDICTS + VERDICT_OVERHEAD
+    kept: set[int] = set()
+    for place, verdict in sorted(enumerate(every), key=lambda item: (_WORTH[item[1].outcome, item[1].lack], item[0])):
+        told = LONGEST_INACTIVE if verdict.lack is Lack.NOT_APPLICABLE else 0
+        room -= VERDICT_OVERHEAD + len(verdict.rule) + told
+        if (room < 0 and len(kept) >= LEAST_VERDICTS) or len(kept) == MAX_VERDICTS:
+            break
+        kept.add(place)
+    return tuple(verdict for place, verdict in enumerate(every) if place in kept)
+
+
+_WORTH: Final = {
+    (Outcome.FAIL, None): 0,
+    (Outcome.NONE, Lack.NO_DATA): 1,
+    (Outcome.NONE, Lack.NOT_ENOUGH): 2,
+    (Outcome.PASS, None): 3,
+    (Outcome.NONE, Lack.NOT_APPLICABLE): 4,
+}
 
 
 def _verdict(verdict: Verdict, longest: int) -> VerdictStatus:

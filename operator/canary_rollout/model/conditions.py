@@ -52,6 +52,8 @@ class Reason(StrEnum):
     NO_DATA = "NoData"
     NOT_ENOUGH_REQUESTS = "NotEnoughRequests"
     EXIT_GATE = "ExitGate"
+    ENTRY_GATE = "EntryGate"
+    PROMOTION_GATE = "PromotionGate"
     CLOCK_SKEW = "ClockSkew"
     CANARY_NOT_READY = "CanaryNotReady"
     # paused

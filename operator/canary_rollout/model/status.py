@@ -12,6 +12,7 @@ from canary_rollout.model.units import WEIGHT_PATTERN, Instant, format_weight, p
 MAX_HALTS = 10
 MAX_HISTORY = 10
 MAX_HEARD = 12
+MAX_VERDICTS = 112
 
 Weight = Annotated[
     int,
@@ -20,6 +21,11 @@ Weight = Annotated[
     PlainSerializer(format_weight, return_type=str),
     WithJsonSchema({"type": "string", "pattern": WEIGHT_PATTERN, "maxLength": 7}),
 ]
+
+
+def _brief(stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
+    """Stages without what is as by default: there can be many."""
+    return [stage.model_dump(mode="json", by_alias=True, exclude_defaults=True) for stage in stages]
 
 
 class StatusModel(BaseModel):
@@ -131,7 +137,9 @@ class RolloutState(StatusModel):
     pin: Weight | None = Field(
         None, description="Weight of `kubectl canary start --weight`, to go to first and pause at."
     )
-    override: tuple[Stage, ...] = Field((), max_length=32, description="Stages of `kubectl canary start --stages`.")
+    override: Annotated[tuple[Stage, ...], PlainSerializer(_brief)] = Field(
+        (), max_length=32, description="Stages of `kubectl canary start --stages`."
+    )
     halts: tuple[Halt, ...] = Field((), max_length=MAX_HALTS, description="Condemned revisions, newest first.")
     heard: tuple[str, ...] = Field(
         (), max_length=MAX_HEARD, description="Ids of the latest consumed commands, newest first; a replay is ignored."
@@ -182,7 +190,9 @@ class CanaryRolloutStatus(StatusModel):
         max_length=8,
         description="Ready, Reconciling and Stalled as kstatus means them; others only while they are true.",
     )
-    verdicts: tuple[VerdictStatus, ...] = Field((), max_length=64, description="The last word of each rule and gate.")
+    verdicts: tuple[VerdictStatus, ...] = Field(
+        (), max_length=MAX_VERDICTS, description="The last word of each rule, gate and test of the comparison."
+    )
     halt: Halt | None = Field(None, description="Why this revision was stopped.")
     history: tuple[HistoryEntry, ...] = Field(
         (), max_length=MAX_HISTORY, description="How earlier revisions ended, newest first."

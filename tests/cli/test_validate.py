@@ -50,7 +50,8 @@ def check(world, tmp_path):
 
 
 def test_a_good_manifest_is_said_to_be_valid(world, tmp_path):
-    (tmp_path / "good.yaml").write_text(GOOD, encoding="utf-8")
+    text = GOOD.replace("  haltRules:", "  defaultHaltRules: false\n  haltRules:")
+    (tmp_path / "good.yaml").write_text(text, encoding="utf-8")
     result = world.run("validate", str(tmp_path / "good.yaml"))
     assert result.exit_code == 0
     assert result.stdout.endswith("good.yaml:2: checkout is valid: nginx, stages 0.5%, 100%, 1 halt rule\n")
@@ -184,3 +185,69 @@ def test_a_file_that_is_not_there_or_holds_no_rollout_is_a_usage_error(world, tm
 def test_text_of_a_file_does_not_drive_the_terminal(world):
     result = world.run("validate", "-", stdin=GOOD.replace('"0.5%"', '"\\e[31m"'))
     assert "\x1b" not in result.stdout
+
+
+RULE = '{name: errors, preset: error-rate, above: "1%", for: 5m}'
+SET = """\
+---
+apiVersion: canaryrollout.dev/v1alpha1
+kind: HaltRuleSet
+metadata: {name: shared, namespace: shop}
+spec:
+  variables: [{name: limit}]
+  haltRules:
+    - {name: slow, preset: latency-p99, above: "${limit}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "field", "said"),
+    [
+        (
+            '{name: x, preset: latency-p42, above: "1"}',
+            "preset",
+            "there is no preset latency-p42: did you mean latency-p",
+        ),
+        ('{name: x, preset: error-rate, server: far, above: "1"}', "server", "there is no far in metrics.servers"),
+        ('{name: x, preset: error-rate, above: "1", aboveRatio: "2"}', "", "names exactly one of above"),
+        ("{name: x, preset: error-rate}", "", "found none"),
+    ],
+)
+def test_halt_rules_are_looked_at_wherever_they_stand(check, rule, field, said):
+    top = check(GOOD.replace(RULE, rule))
+    assert (top.exit_code, said in top.said) == (1, True)
+    assert [place for _, place, _ in top.found] == [f"spec.haltRules[0]{'.' if field else ''}{field}"]
+    of_stage = check(GOOD.replace("hold: 1h\n", f"hold: 1h\n      haltRules:\n      - {rule}\n", 1))
+    assert [place for _, place, _ in of_stage.found] == [f"spec.stages[0].haltRules[0]{'.' if field else ''}{field}"]
+
+
+def test_entry_and_exit_gates_are_looked_at(check):
+    for gates in ("entry", "exit"):
+        gate = f'      {gates}:\n      - {{preset: eror-rate, max: "1%"}}\n'
+        result = check(GOOD.replace("      hold: 1h\n", f"      hold: 1h\n{gate}", 1))
+        assert [place for _, place, _ in result.found] == [f"spec.stages[0].{gates}[0].preset"]
+
+
+def test_presets_of_ones_own_are_known(check, tmp_path):
+    rule = '{name: x, preset: open-tills, above: "1", minRequests: 0}'
+    assert check(GOOD.replace(RULE, rule)).exit_code == 1
+    own = tmp_path / "own.yaml"
+    own.write_text("name: tills\nmeasures: {open-tills: {gauge: {series: tills_open}}}\n", encoding="utf-8")
+    assert check(GOOD.replace(RULE, rule), args=["--presets", str(own)]).exit_code == 0
+
+
+def test_rule_sets_of_the_same_files_are_taken_in_and_others_are_named(check):
+    refer = '  haltRuleSets:\n  - {name: shared, variables: {limit: "2"}}\n  haltRules:'
+    text = GOOD.replace("  haltRules:", refer)
+    alone = check(text)
+    assert (alone.exit_code, "HaltRuleSet shared is not among these files" in alone.said) == (0, True)
+    assert check(text + SET).data["problems"] == []
+    missing = check(text.replace(', variables: {limit: "2"}', "") + SET)
+    assert (missing.exit_code, "variable limit has no value" in missing.said) == (1, True)
+
+
+def test_a_rule_set_is_looked_at_by_itself(check):
+    result = check(SET.replace("latency-p99", "latency-p98").replace("name: slow", "name: Slow"))
+    assert result.exit_code == 1
+    assert (7, "spec.haltRules[0].name", False) in [(line - 1, place, warning) for line, place, warning in result.found]
+    assert check(SET).exit_code == 0

@@ -7,7 +7,7 @@ command line's tests and the examples in docs/commands.md show what the engine r
 from dataclasses import dataclass, field
 
 from canary_rollout.analysis.evidence import Evidence
-from canary_rollout.analysis.readings import Pair, Reading, Samples, keys_needed
+from canary_rollout.analysis.readings import EMPTY, Pair, Reading, Samples, keys_needed
 from canary_rollout.analysis.rules import assess
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import CopyTemplate, HoldPause, Lower, Raise, ReleasePause
@@ -20,8 +20,15 @@ from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.workloads.view import deployment_revision, selector_labels
 
-GOOD = {"requests": 184_320.0, "error-rate": 0.0012, "latency-p99": 0.21, "latency-p75": 0.08}
+GOOD = {"requests": 1_843_200.0, "error-rate": 0.0012, "latency-p99": 0.21, "latency-p75": 0.08}
 BAD = {**GOOD, "error-rate": 0.074}
+
+
+def _reading(numbers, key):
+    """What Prometheus would say; no alert fires, and other series than those of the numbers were never there."""
+    if key.alerts:
+        return Reading.of(0.0)
+    return Reading.of(numbers[key.what]) if key.what in numbers else EMPTY
 
 
 @dataclass
@@ -75,8 +82,7 @@ class EngineOperator:
             return None
         stage = next((stage for stage in stages_of(spec, state) if stage.name == state.stage), None)
         readings = {
-            key: Pair(Reading.of(GOOD.get(key.what, 1.0)), Reading.of(self.canary_numbers.get(key.what, 1.0)))
-            for key in keys_needed(spec, stage)
+            key: Pair(_reading(GOOD, key), _reading(self.canary_numbers, key)) for key in keys_needed(spec, stage)
         }
         weight = state.confirmed / 10_000
         for key in readings:

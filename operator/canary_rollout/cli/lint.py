@@ -1,23 +1,27 @@
 """What is wrong with a CanaryRollout, found without a cluster: each problem with its line, its field and a way out."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from canary_rollout.cli.manifest import Manifest, Place
 from canary_rollout.cli.offline import inexpressible, router_of
 from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import CANARY_ROLLOUTS
-from canary_rollout.metrics.presets import load
+from canary_rollout.metrics.presets import Presets, known_measures
 from canary_rollout.model.crd import LONGEST_NAME
+from canary_rollout.model.effective import resolve
 from canary_rollout.model.explain import located_problems, path_of
 from canary_rollout.model.fields import shown
-from canary_rollout.model.spec import CanaryRolloutSpec, Measure
+from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSetReference
+from canary_rollout.model.spec import Action, CanaryRolloutSpec, Measure
 from canary_rollout.model.units import format_duration, format_weight
+
+Spec = TypeVar("Spec", bound=BaseModel)
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -55,20 +59,86 @@ class Problem:
         return f"{self.source}:{self.line}: {'warning: ' if self.warning else ''}{where}{self.message}"
 
 
-def examine(manifest: Manifest, namespace: str = "default") -> tuple[CanaryRolloutSpec | None, list[Problem]]:
-    """The spec (``None`` where it cannot be read) and every problem, in the order of the file."""
-    found = [*_envelope(manifest)]
-    spec = None
-    if isinstance(manifest.raw.get("spec"), dict):
-        try:
-            spec = CanaryRolloutSpec.model_validate(manifest.raw["spec"])
-        except ValidationError as error:
-            found += [_at(manifest, ("spec", *place), sentence) for place, sentence in located_problems(error)]
+def examine(
+    manifest: Manifest,
+    namespace: str = "default",
+    sets: Mapping[tuple[str, str], HaltRuleSetSpec] | None = None,
+    presets: Iterable[Presets] = (),
+) -> tuple[CanaryRolloutSpec | None, list[Problem]]:
+    """The effective spec (``None`` where it cannot be read) and every problem, in the order of the file.
+
+    Args:
+        manifest: a CanaryRollout.
+        namespace: where it goes if it does not say.
+        sets: rule sets that are known, by kind and name.
+        presets: preset sets of the user's own.
+    """
+    found = [*_envelope(manifest), *_names(manifest, LONGEST_NAME)]
+    spec = _spec(manifest, CanaryRolloutSpec, found)
     if spec is not None:
         found += _router(manifest, spec, namespace)
-        found += _measures(manifest, spec)
+        found += _measures(manifest, spec, known_measures(presets))
+        spec = _with_sets(manifest, spec, sets or {}, found)
         found += _never(manifest, spec)
-    return spec, sorted(dict.fromkeys(found), key=lambda problem: (problem.line, problem.warning, problem.field))
+    return spec, _in_order(found)
+
+
+def examine_set(manifest: Manifest) -> tuple[HaltRuleSetSpec | None, list[Problem]]:
+    """The spec of a HaltRuleSet or ClusterHaltRuleSet (``None`` where it cannot be read) and every problem."""
+    found = [*_envelope(manifest), *_names(manifest, 253)]
+    spec = _spec(manifest, HaltRuleSetSpec, found)
+    if spec is not None:
+        for index, template in enumerate(spec.halt_rules):
+            place = ("spec", "haltRules", index)
+            if template.preset is not None and template.preset not in known_measures():
+                hint = _close(template.preset, known_measures(), "`kubectl canary presets` lists them")
+                words = f"there is no ready-made preset {template.preset}: {hint}"
+                found.append(_at(manifest, (*place, "preset"), words, warning=True))
+            trouble = _unbalanced(template.query) if template.query is not None else ""
+            if trouble:
+                found.append(_at(manifest, (*place, "query"), trouble))
+    return spec, _in_order(found)
+
+
+def _spec(manifest: Manifest, model: type[Spec], found: list[Problem]) -> Spec | None:
+    if not isinstance(manifest.raw.get("spec"), dict):
+        return None
+    try:
+        return model.model_validate(manifest.raw["spec"])
+    except ValidationError as error:
+        found += [_at(manifest, ("spec", *place), sentence) for place, sentence in located_problems(error)]
+        return None
+
+
+def _in_order(found: list[Problem]) -> list[Problem]:
+    return sorted(dict.fromkeys(found), key=lambda problem: (problem.line, problem.warning, problem.field))
+
+
+def _with_sets(
+    manifest: Manifest,
+    spec: CanaryRolloutSpec,
+    sets: Mapping[tuple[str, str], HaltRuleSetSpec],
+    found: list[Problem],
+) -> CanaryRolloutSpec:
+    """The spec with the rules of its sets; those that are not among the files are in the cluster, perhaps."""
+
+    def find(reference: RuleSetReference) -> HaltRuleSetSpec | str:
+        return sets.get((reference.kind, reference.name), "it is not among these files")
+
+    for index, reference in enumerate(spec.halt_rule_sets):
+        place = ("spec", "haltRuleSets", index)
+        known = sets.get((reference.kind, reference.name))
+        if known is None:
+            words = f"{reference.kind} {reference.name} is not among these files: its rules are not looked at"
+            found.append(_at(manifest, place, words, warning=True))
+            continue
+        try:
+            known.instantiate(reference.variables)
+        except RuleSetError as error:
+            found.append(_at(manifest, place, f"{reference.kind} {reference.name}: {error}"))
+    effective = resolve(spec, find)
+    found += [_at(manifest, ("spec", "haltRules"), words) for words in effective.problems if "more than the" in words]
+    return effective.spec
 
 
 def _at(manifest: Manifest, place: Place, message: str, *, warning: bool = False) -> Problem:
@@ -104,10 +174,9 @@ def _envelope(manifest: Manifest) -> Iterator[Problem]:
         yield _at(manifest, ("spec",), "is required: add it")
     elif not isinstance(raw["spec"], dict):
         yield _at(manifest, ("spec",), f"{shown(raw['spec'])} is of the wrong type: write a mapping of fields")
-    yield from _names(manifest)
 
 
-def _names(manifest: Manifest) -> Iterator[Problem]:
+def _names(manifest: Manifest, longest: int) -> Iterator[Problem]:
     """metadata.name and metadata.namespace."""
     name = manifest.metadata.get("name")
     if name is None:
@@ -118,11 +187,11 @@ def _names(manifest: Manifest) -> Iterator[Problem]:
             ("metadata", "name"),
             f'{shown(name)} is not a name: use lower-case letters, digits, "-" and ".", as in checkout',
         )
-    elif len(name) > LONGEST_NAME:
+    elif len(name) > longest:
         yield _at(
             manifest,
             ("metadata", "name"),
-            f"the name has {len(name)} characters and may have {LONGEST_NAME}, because other objects are named after it: "
+            f"the name has {len(name)} characters and may have {longest}, because other objects are named after it: "
             "choose a shorter one",
         )
     namespace = manifest.metadata.get("namespace")
@@ -161,31 +230,39 @@ def _router(manifest: Manifest, spec: CanaryRolloutSpec, namespace: str) -> Iter
             )
 
 
-def _measures(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
-    """Presets that the source does not have, and queries that cannot be meant."""
+def _measures(manifest: Manifest, spec: CanaryRolloutSpec, presets: frozenset[str]) -> Iterator[Problem]:
+    """Presets that nobody has, servers that are not named, and queries that cannot be meant."""
+    servers = [server.name for server in spec.metrics.servers]
     for place, measure in measures_of(spec):
-        if measure.preset is not None:
-            known = load(spec.metrics.source).measures
-            if measure.preset not in known:
-                close = get_close_matches(measure.preset, known, n=1)
-                yield _at(
-                    manifest,
-                    (*place, "preset"),
-                    f"source {spec.metrics.source} has no preset {measure.preset}: "
-                    f"{f'did you mean {close[0]}?' if close else '`kubectl canary presets` lists them'}",
-                )
-        elif measure.query is not None:
+        if measure.preset is not None and measure.preset not in presets:
+            hint = _close(measure.preset, presets, "`kubectl canary presets` lists them")
+            yield _at(manifest, (*place, "preset"), f"there is no preset {measure.preset}: {hint}")
+        if measure.query is not None:
             for message, warning in query_problems(measure.query):
                 yield _at(manifest, (*place, "query"), message, warning=warning)
+        if measure.server is not None and measure.server not in servers:
+            hint = _close(measure.server, servers, "add it there")
+            yield _at(manifest, (*place, "server"), f"there is no {measure.server} in metrics.servers: {hint}")
+
+
+def _close(name: str, known: Iterable[str], otherwise: str) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def measures_of(spec: CanaryRolloutSpec) -> Iterator[tuple[tuple[int | str, ...], Measure]]:
-    """Every rule and gate with its place in the object."""
+    """Every rule and gate as it is written, with its place in the object."""
     for index, rule in enumerate(spec.halt_rules):
         yield ("spec", "haltRules", index), rule
     for place, stage in enumerate(spec.stages):
-        for index, gate in enumerate(stage.exit):
-            yield ("spec", "stages", place, "exit", index), gate
+        lists: tuple[tuple[str, tuple[Measure, ...]], ...] = (
+            ("entry", stage.entry),
+            ("exit", stage.exit),
+            ("haltRules", stage.halt_rules),
+        )
+        for field, measures in lists:
+            for index, measure in enumerate(measures):
+                yield ("spec", "stages", place, field, index), measure
 
 
 def query_problems(query: str) -> Iterator[tuple[str, bool]]:
@@ -223,14 +300,22 @@ def _unbalanced(query: str) -> str:
 
 
 def _never(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
-    """Rules that cannot have failed before the stage is over."""
+    """Rules that cannot have failed before any stage is over."""
     longest = max((stage.longest_hold for stage in spec.active_stages), default=0.0)
-    for index, rule in enumerate(spec.halt_rules):
-        if rule.enabled and rule.for_ > longest:
+    written = {rule.get("name"): index for index, rule in enumerate(_written_rules(manifest)) if isinstance(rule, dict)}
+    for rule in spec.rules_for(None):
+        if rule.enabled and rule.for_ > longest and rule.action is not Action.ALERT:
+            mine = rule.name in written
+            place = ("spec", "haltRules", written[rule.name], "for") if mine else ("spec", "stages")
             yield _at(
                 manifest,
-                ("spec", "haltRules", index, "for"),
+                place,
                 f"no stage is held for {format_duration(rule.for_)}, so {rule.name} can never stop anything: "
                 "shorten it, or hold a stage longer",
                 warning=True,
             )
+
+
+def _written_rules(manifest: Manifest) -> list[Any]:
+    rules = manifest.raw["spec"].get("haltRules")
+    return rules if isinstance(rules, list) else []

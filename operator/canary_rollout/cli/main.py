@@ -27,6 +27,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "retry": ("verbs:retry", "Try a revision again that was stopped."),
     "reset": ("verbs:reset", "Forget the evidence so far and judge anew."),
     "validate": ("validate:validate", "Look at manifests without a cluster: every problem with its line."),
+    "presets": ("presets:presets", "Ready-made measures, where each is found, and its PromQL."),
+    "replay": ("replay:replay", "Recorded scrapes through the comparison: what would it have said, and when?"),
     "cohort": ("cohort:cohort", "Which tenants a stage will include, before it does."),
     "diff": ("diff:diff", "The same requests to both versions: what do their answers differ in?"),
     "demo": ("demo:demo", "Watch a good and a bad release on this machine, without a cluster."),

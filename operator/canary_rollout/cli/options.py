@@ -1,11 +1,14 @@
 """Options and arguments that many commands share."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from canary_rollout.cli.session import WAIT, session_of
+
+if TYPE_CHECKING:
+    from canary_rollout.metrics.presets import Presets
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -148,3 +151,26 @@ class ShareType(click.ParamType[float]):
 
 
 SHARE = ShareType()
+
+
+def own_presets(files: "Iterable[str]") -> "list[Presets]":
+    """Preset sets of the user's own, ready to be asked.
+
+    Raises:
+        CliError: a file cannot be read, or is no preset set.
+    """
+    from pathlib import Path
+
+    from canary_rollout.cli.errors import CliError, Exit
+    from canary_rollout.metrics.errors import PresetError
+    from canary_rollout.metrics.presets import prepare, read
+
+    found = []
+    for file in files:
+        try:
+            found.append(prepare(read(Path(file).read_text(encoding="utf-8"), file)))
+        except PresetError as error:
+            raise CliError(str(error), Exit.USAGE) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise CliError(f"{file} cannot be read: {error}", Exit.USAGE) from error
+    return found

@@ -15,6 +15,7 @@ from canary_rollout.cli.view import (
     RolloutView,
     StageView,
     StopView,
+    VerdictView,
     about,
     ago,
     instant_of,
@@ -179,13 +180,27 @@ def _hold(stage: StageView) -> str:
     return f"{about(stage.held)} of {stage.hold}{' (extended)' if over else ''}"
 
 
-def _verdicts(view: RolloutView) -> Table:
+def _verdicts(view: RolloutView) -> RenderableType:
+    """A line per rule that says something; rules whose series the app never had are named in one line."""
+    inactive = [entry.rule for entry in view.verdicts if _is_inactive(entry)]
     rows: list[list[str | Text]] = []
     for entry in view.verdicts:
+        if entry.rule in inactive:
+            continue
         word, style = _VERDICTS.get(entry.verdict, (entry.verdict, ""))
         numbers = entry.message.removeprefix(f"{entry.rule}: ")
         rows.append([entry.rule, Text(f"{word}: {entry.reason}" if entry.reason else word, style), numbers])
-    return grid(["RULE", "VERDICT", "NUMBERS"], rows)
+    table = grid(["RULE", "VERDICT", "NUMBERS"], rows)
+    if not inactive:
+        return table
+    return Group(*([table] if rows else []), Text(f"inactive, for want of metrics: {', '.join(inactive)}", "dim"))
+
+
+def _is_inactive(entry: VerdictView) -> bool:
+    """Whether a rule waits for metrics that this app has never had. That is told by its words; the API has no other sign."""
+    return (
+        entry.reason == "NotApplicable" and "has never had" in entry.message and "stable has never" not in entry.message
+    )
 
 
 def _conditions(view: RolloutView, now: float) -> Table:

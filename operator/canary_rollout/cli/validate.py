@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from canary_rollout.cli.errors import Exit
-from canary_rollout.cli.options import output_option, target_options
+from canary_rollout.cli.options import output_option, own_presets, target_options
 from canary_rollout.cli.session import session_of
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ class Examined:
 
 @click.command(short_help="Look at manifests without a cluster: every problem with its line.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(allow_dash=True))
+@click.option("--presets", "own", multiple=True, metavar="FILE", help="Presets of your own (a YAML file of metrics).")
 @click.option("--strict", is_flag=True, help="Warnings are problems too.")
 @output_option
 @target_options
 @click.pass_context
-def validate(ctx: click.Context, *, files: tuple[str, ...], strict: bool, output: str | None) -> int:
+def validate(
+    ctx: click.Context, *, files: tuple[str, ...], own: tuple[str, ...], strict: bool, output: str | None
+) -> int:
     """Look at the CanaryRollouts in FILE… (- is standard input) without a cluster.
 
     Said is everything the API server or the operator would refuse: fields, values, weights that the router cannot
@@ -38,28 +41,35 @@ def validate(ctx: click.Context, *, files: tuple[str, ...], strict: bool, output
 
     Exit code 0: all are valid; 1: there is a problem; 2: a file is not there.
     """
-    from canary_rollout.cli.lint import Problem, examine
+    from canary_rollout.cli.lint import Problem, examine, examine_set
     from canary_rollout.cli.manifest import UnreadableError, read
     from canary_rollout.kube.port import CANARY_ROLLOUTS
+    from canary_rollout.model.rule_sets import CLUSTER, NAMESPACED
 
-    seen: list[Examined] = []
-    unreadable: list[Problem] = []
-    passed_over = 0
+    manifests: list[Manifest] = []
+    problems: list[Problem] = []
     for file in files:
         try:
-            manifests = read(file)
+            manifests += read(file)
         except UnreadableError as error:
-            unreadable.append(Problem(error.source, error.line, "", error.problem))
-            continue
-        for manifest in manifests:
-            if manifest.kind != CANARY_ROLLOUTS.kind:
-                passed_over += 1
-                continue
-            namespace = session_of(ctx).target.namespace or str(manifest.metadata.get("namespace", "default"))
-            seen.append(Examined(manifest, *examine(manifest, namespace)))
+            problems.append(Problem(error.source, error.line, "", error.problem))
+    presets = own_presets(own)
+    sets = {}
+    for manifest in manifests:
+        if manifest.kind in {NAMESPACED, CLUSTER}:
+            rule_set, found = examine_set(manifest)
+            problems += found
+            if rule_set is not None:
+                sets[manifest.kind, str(manifest.metadata.get("name"))] = rule_set
+    seen = [
+        Examined(manifest, *examine(manifest, _namespace(ctx, manifest), sets, presets))
+        for manifest in manifests
+        if manifest.kind == CANARY_ROLLOUTS.kind
+    ]
     _twins(seen)
-    problems = unreadable + [problem for one in seen for problem in one.problems]
-    if not seen and not problems:
+    problems += [problem for one in seen for problem in one.problems]
+    passed_over = len(manifests) - len(seen) - sum(manifest.kind in {NAMESPACED, CLUSTER} for manifest in manifests)
+    if passed_over == len(manifests) and not problems:
         raise click.UsageError(f"there is no CanaryRollout in {', '.join(files)}")
     bad = any(strict or not problem.warning for problem in problems)
     if output:
@@ -69,6 +79,10 @@ def validate(ctx: click.Context, *, files: tuple[str, ...], strict: bool, output
     else:
         _print(seen, problems, passed_over)
     return Exit.REFUSED if bad else Exit.OK
+
+
+def _namespace(ctx: click.Context, manifest: "Manifest") -> str:
+    return session_of(ctx).target.namespace or str(manifest.metadata.get("namespace", "default"))
 
 
 def _twins(seen: list[Examined]) -> None:
@@ -128,7 +142,7 @@ def _print(seen: list[Examined], problems: "list[Problem]", passed_over: int) ->
         if one.spec is None or any(not problem.warning for problem in one.problems):
             continue
         weights = ", ".join(format_weight(stage.weight) for stage in one.spec.active_stages)
-        rules = sum(rule.enabled for rule in one.spec.halt_rules)
+        rules = sum(rule.enabled for rule in one.spec.rules_for(None))
         click.echo(
             f"{one.manifest.source}:{one.manifest.line()}: {one.manifest.metadata.get('name')} is valid: "
             f"{one.spec.traffic.router}, stages {weights}, {rules} halt rule{'' if rules == 1 else 's'}"

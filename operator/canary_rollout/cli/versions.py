@@ -205,7 +205,7 @@ def _why(reading: "Reading", what: str, request: "MetricRequest") -> str:
 
     if reading.kind is ReadingKind.UNAVAILABLE:
         return clean(
-            f"{request.server} did not answer from here ({reading.message}); where only the cluster reaches it, "
+            f"{request.server.url} did not answer from here ({reading.message}); where only the cluster reaches it, "
             "forward a port to it and pass --prometheus http://127.0.0.1:PORT"
         )
     if reading.kind in {ReadingKind.EMPTY, ReadingKind.NOT_A_NUMBER}:

@@ -1,6 +1,8 @@
 """Pure judgement: numbers in, verdicts with reasons out. Knows the model and nothing else."""
 
 from canary_rollout.analysis.sequential import (
+    Comparison,
+    CounterTracker,
     PodCounts,
     Policy,
     PromotionGate,
@@ -11,4 +13,15 @@ from canary_rollout.analysis.sequential import (
     WindowTest,
 )
 
-__all__ = ["PodCounts", "Policy", "PromotionGate", "RawSample", "State", "TestVerdict", "Tick", "WindowTest"]
+__all__ = [
+    "Comparison",
+    "CounterTracker",
+    "PodCounts",
+    "Policy",
+    "PromotionGate",
+    "RawSample",
+    "State",
+    "TestVerdict",
+    "Tick",
+    "WindowTest",
+]

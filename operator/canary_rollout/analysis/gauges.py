@@ -114,6 +114,10 @@ class GaugeTest:
         self._gauges: dict[str, _Gauge] = {}
         self.lookback = (LEAK_AGE + NEEDED + self._warm_up + 2) * MINUTE
 
+    def past(self, tick: Tick) -> None:
+        """Take in a tick from before the rollout: stable's levels, no verdicts."""
+        self.step(tick)
+
     def step(self, tick: Tick) -> tuple[TestVerdict, ...]:
         """Take in a tick; return one verdict per gauge that either version has had in the last minutes.
 

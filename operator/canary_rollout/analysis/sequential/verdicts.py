@@ -30,6 +30,8 @@ class State(StrEnum):
     """Stable gets no requests, so there is nothing to compare with."""
     OFF = "Off"
     """No series for this test, or it is switched off."""
+    SPLIT_MISMATCH = "SplitMismatch"
+    """The canary's share of the requests is far from the weight. Worth an event; the tests reckon with the share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class WindowTest(Protocol):
 
     lookback: float
     """Seconds of ticks after which the test's state no longer depends on older ones."""
+
+    def past(self, tick: Tick) -> None:
+        """Take in a tick of stable's past, before the rollout; a restarted process is not given these again."""
+        ...
 
     def step(self, tick: Tick) -> tuple[TestVerdict, ...]:
         """Take in a tick (in order of time, each once) and return the verdicts as of it; none when there is no series."""

@@ -1,0 +1,89 @@
+"""Bounds that people read: how much worse at least, and how bad at most.
+
+Sources: Clopper & Pearson (1934) for no errors at all; Robbins (1970) for the mixture bound; both turned around a test that
+stays valid however often it is looked at.
+"""
+
+from collections.abc import Callable
+from math import exp, inf, log, log1p
+from typing import Final
+
+from canary_rollout.analysis.sequential.eprocess import RATIOS, Totals
+
+_BETTER: Final = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
+"""Shares of the tested error rate that the mixture of the upper bound believes in."""
+
+LIMIT_MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
+_STEPS: Final = 60
+
+
+def log_mean_exp(logs: list[float]) -> float:
+    """Return the logarithm of the mean of exponentials."""
+    most: float = max(logs)
+    mean: float = sum(exp(x - most) for x in logs) / len(logs)
+    return most + log(mean)
+
+
+def log_mixture(counts: Totals, tolerance: float, phi: float) -> float:
+    """Return ln of the conditional likelihood-ratio mixture against "at most ``tolerance`` times as bad"."""
+    if counts.n2 <= 0 or counts.n1 <= 0:
+        return 0.0
+    odds = tolerance * counts.n1 / counts.n2
+    base, e1, both = log1p(odds), counts.e1 / phi, (counts.e1 + counts.e2) / phi
+    return log_mean_exp([e1 * log(ratio) - both * (log1p(ratio * odds) - base) for ratio in RATIOS])
+
+
+def worse_by(counts: Totals, tolerance: float, phi: float, needed: float) -> float:
+    """Return the largest ratio of error shares that the counts exclude: "at least so many times worse".
+
+    Args:
+        counts: both versions' counts.
+        tolerance: excluded already, by the test that failed; the answer is never below it.
+        phi: dispersion.
+        needed: evidence needed to exclude a ratio, as a logarithm.
+    """
+    return _last(lambda ratio: log_mixture(counts, ratio, phi) >= needed, tolerance, 1e6)
+
+
+def upper_error_rate(requests: float, errors: float, alpha: float) -> float:
+    """Return the largest error share that is not excluded yet, 0..1; holds at every moment with probability 1 - alpha.
+
+    Without errors that is ``1 - alpha ** (1 / requests)``, about 4.6 / requests at 1 %.
+
+    Args:
+        requests: the canary's requests.
+        errors: those that failed.
+        alpha: probability of being wrong, ever.
+    """
+    if requests <= 0:
+        return 1.0
+    if errors <= 0:
+        return float(1.0 - alpha ** (1.0 / requests))
+    rate = min(errors / requests, 1.0)
+    if rate >= 1.0:
+        return 1.0
+
+    def open_(share: float) -> bool:
+        logs = [
+            errors * log(better) + (requests - errors) * (log1p(-better * share) - log1p(-share)) for better in _BETTER
+        ]
+        return log_mean_exp(logs) < log(1.0 / alpha)
+
+    low, high = rate, 1.0 - 1e-12
+    if open_(high):
+        return 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if open_(middle) else (low, middle)
+    return high
+
+
+def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the largest number in a range up to which a condition holds (``low`` if it never does)."""
+    if not holds(low):
+        return low
+    left, right = log(low), log(high)
+    for _ in range(_STEPS):
+        middle = (left + right) / 2
+        left, right = (middle, right) if holds(exp(middle)) else (left, middle)
+    return exp(left) if left > -inf else low

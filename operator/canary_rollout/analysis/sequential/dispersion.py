@@ -1,0 +1,98 @@
+"""How clustered bad requests are on stable: the factor by which evidence is divided.
+
+Errors that come in bursts say less than as many independent ones. The dispersion of their split over stable's pods
+measures the burst size; shocks that hit all pods alike cancel out. The canary's pods are left out, so that a bad canary
+cannot raise its own bar. Formula: analysis method, section 2.1 (a quasi-likelihood dispersion, McCullagh & Nelder 1989).
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+PRIOR: Final = 10.0
+"""Dispersion believed before anything is known."""
+
+PRIOR_ERRORS: Final = 10.0
+"""Errors that this belief weighs as much as."""
+
+_MOST_ERRORS: Final = 200_000.0
+_CALM: Final = 0.9
+
+
+class Dispersion:
+    """Running estimate over blocks of ticks. All counts are of stable's pods."""
+
+    def __init__(self) -> None:
+        self._num = self._den = 0.0
+        self._squares = self._errors = self._requests = self._blocks = 0.0
+        self._usual = 0.0
+        self._ticks = 0.0
+        self._open: dict[str, list[float]] = {}
+        self.phi = PRIOR
+        """The estimate: 1 for independent errors, about the burst size for bursts."""
+
+    def add(self, pods: Iterable[tuple[str, float, float]]) -> bool:
+        """Take in one tick: pod, requests, bad requests. Returns whether it was a calm one, after which a block may end.
+
+        Scrapes of the pods are up to an interval apart, so a block that ends amid a shared outage would see it on some
+        pods only.
+        """
+        total = 0.0
+        for pod, requests, errors in pods:
+            total += errors
+            counts = self._open.get(pod)
+            if counts is None:
+                self._open[pod] = [requests, errors]
+            else:
+                counts[0] += requests
+                counts[1] += errors
+        calm = total <= 3.0 + 2.0 * self._usual / max(self._ticks, 1e-9)
+        self._usual = _CALM * self._usual + total
+        self._ticks = _CALM * self._ticks + 1.0
+        return calm
+
+    def close(self) -> None:
+        """End the block."""
+        counts = [pair for pair in self._open.values() if pair[0] > 0]
+        self._open = {}
+        requests = sum(pair[0] for pair in counts)
+        errors = sum(pair[1] for pair in counts)
+        if requests <= 0:
+            return
+        self._blocks += 1
+        self._requests += requests
+        self._errors += errors
+        self._squares += errors * errors / requests
+        if len(counts) > 1 and errors > 0:
+            rate = errors / requests
+            squares = sum(bad * bad / count for count, bad in counts) / rate - errors
+            self._num += errors * max(squares, 0.0) / (len(counts) - 1)
+            self._den += errors
+        if self._den > _MOST_ERRORS:
+            self._num, self._den = self._num / 2, self._den / 2
+        self.phi = self._estimate()
+
+    def _estimate(self) -> float:
+        num, den = self._num, self._den
+        if den == 0 and self._errors > 0 and self._blocks > 1:  # one pod only: how errors vary over time, which is more
+            share = self._errors / self._requests
+            den = self._errors
+            num = den * max(self._squares / share - self._errors, 0.0) / (self._blocks - 1)
+        return max(1.0, round((num + PRIOR * PRIOR_ERRORS) / (den + PRIOR_ERRORS), 3))
+
+    def state(self) -> list[float]:
+        """Return the state between two blocks as numbers."""
+        numbers = (self._num, self._den, self._squares, self._errors, self._requests, self._blocks)
+        rounded = [float(f"{number:.9g}") for number in (*numbers, self._usual, self._ticks)]
+        self._num, self._den, self._squares, self._errors, self._requests, self._blocks = rounded[:6]
+        self._usual, self._ticks = rounded[6:]
+        return rounded
+
+    @classmethod
+    def restore(cls, raw: Any) -> "Dispersion":
+        """Return the estimate that :meth:`state` wrote."""
+        made = cls()
+        numbers = [float(number) for number in raw]
+        made._num, made._den, made._squares, made._errors, made._requests, made._blocks = numbers[:6]
+        made._usual, made._ticks = numbers[6:]
+        made.phi = made._estimate()
+        return made

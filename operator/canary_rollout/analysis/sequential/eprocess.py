@@ -1,0 +1,377 @@
+"""The e-process: evidence that bad requests are more frequent on the canary than the tolerance allows.
+
+Per tick the canary has ``e1`` bad of ``n1`` requests and stable ``e2`` of ``n2``. Under "the canary is at most ``rho`` times
+as bad", whatever stable's rate is and however it drifts, the evidence ``E`` is a non-negative supermartingale that starts
+at 1, so it ever reaches ``1/alpha`` with a probability of at most ``alpha`` (Ville 1939), no matter how often one looks.
+``E`` is half a mixture of conditional likelihood ratios, divided by the burst size (tempered), and half a bet on the
+canary's share of the bad ones; it is begun anew every five minutes so that it does not wear a healthy past.
+Method: analysis method, section 2.1; Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference" (2023);
+Lindon & Malek, "Anytime-valid inference for multinomial count data" (2022).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, log
+from typing import Any, Final
+
+RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
+"""How many times worse than the tolerance the mixture believes the canary to be."""
+
+BETS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
+"""Stakes of the betting half."""
+
+RESTART_EVERY: Final = 300.0
+RING: Final = 12
+"""Ticks that late samples can still reach: the longest span and the longest wait."""
+
+_LARGEST: Final = 300.0
+_BET_DELAY: Final = 2
+_SMALL_DISPERSION: Final = 1.3
+_BLOCK_DISPERSIONS: Final = 3.0
+
+
+@dataclass(slots=True)
+class Cell:
+    """One tick's counts."""
+
+    index: int
+    phi: float
+    odds_floor: float
+    n1: float = 0.0
+    e1: float = 0.0
+    n2: float = 0.0
+    e2: float = 0.0
+    gain: list[float] | None = None
+    held: list[float] | None = None
+
+    def odds(self, tolerance: float) -> float:
+        """Odds that a bad request is the canary's, if the canary is just tolerable."""
+        if self.n2 <= 0:
+            return inf
+        return max(tolerance * self.n1 / self.n2, self.odds_floor)
+
+
+@dataclass(slots=True)
+class Start:
+    """The evidence since one point of time.
+
+    Attributes:
+        number: restarts before it; 0 is the beginning.
+        after: index of the last cell that is not in it.
+        logs: logarithms of the mixture's members.
+        bets: logarithms of the bets' capitals.
+        base: totals (n1, e1, n2, e2) when it began.
+        value: evidence of this start alone.
+    """
+
+    number: int
+    after: int
+    logs: list[float]
+    bets: list[float]
+    base: tuple[float, float, float, float]
+    value: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """Its share of all evidence."""
+        return 0.5 if self.number == 0 else 0.5 / (self.number * (self.number + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What arrived in one tick, by the number of ticks it covers (1 unless scrapes were lost).
+
+    Attributes:
+        canary: span -> requests, bad requests that count now, bad requests that wait.
+        stable: span -> requests, bad requests.
+    """
+
+    canary: Mapping[int, Sequence[float]]
+    stable: Mapping[int, Sequence[float]]
+
+
+@dataclass(slots=True)
+class _Block:
+    """Ticks that are one bet."""
+
+    first: int = -1
+    n1: float = 0.0
+    e1: float = 0.0
+    n2: float = 0.0
+    e2: float = 0.0
+    odds_floor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts since some point of time: requests and bad requests of the canary (1) and of stable (2)."""
+
+    n1: float = 0.0
+    e1: float = 0.0
+    n2: float = 0.0
+    e2: float = 0.0
+
+
+@dataclass(slots=True)
+class RatioProcess:
+    """Evidence on one kind of bad request.
+
+    Attributes:
+        tolerance: the canary may be this many times as bad.
+        ratios: the mixture's alternatives.
+        most_starts: restarts kept; the least informative one is dropped, which costs its own weight and no guarantee.
+    """
+
+    tolerance: float
+    ratios: tuple[float, ...] = RATIOS
+    most_starts: int = 8
+    index: int = 0
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
+    ring: deque[Cell] = field(default_factory=lambda: deque(maxlen=RING))
+    starts: list[Start] = field(default_factory=list)
+    latest: int = 0
+    log_e: float = 0.0
+    waiting: list[list[float]] = field(default_factory=list)
+    _block: _Block = field(default_factory=_Block)
+    _log_ratios: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The first start."""
+        self._log_ratios = tuple(log(ratio) for ratio in self.ratios)
+        if not self.starts:
+            self.starts.append(self._start(0))
+
+    def restart(self, number: int) -> None:
+        """Begin anew from here (the ``number``-th five minutes), beside what was begun before."""
+        self.latest = number
+        self.starts.append(self._start(number))
+        if len(self.starts) > self.most_starts:
+            ages = [log(number + 1 - start.number) for start in self.starts]
+            inner = range(1, len(self.starts) - 1)
+            del self.starts[min(inner, key=lambda i: ages[i - 1] - ages[i + 1])]
+
+    def take(self, flow: Flow, phi: float, released: int, odds_floor: float = 0.0) -> None:
+        """Take in one tick.
+
+        The canary's requests and all that is stable's count at once. The canary's bad requests count once stable's
+        pods were scraped as late as the canary's: ``released`` is the index of the latest cell for which they were. So an
+        outage that both share is never seen on the canary first, and the evidence is never above what it will be.
+
+        Args:
+            flow: what arrived.
+            phi: dispersion, 1 or more.
+            released: cells up to this index no longer wait.
+            odds_floor: least odds that a bad request is the canary's, from what its tenants did on stable.
+        """
+        self.index += 1
+        cell = Cell(self.index, phi, odds_floor)
+        self.ring.append(cell)
+        dirty = self._spread(flow)
+        dirty |= self._release(released)
+        changed = self._gain(cell for cell in self.ring if cell.index in dirty)
+        changed |= self._bet()
+        if changed:
+            self._sum()
+
+    def release(self, errors: float) -> None:
+        """Count some of the newest cell's waiting bad requests now."""
+        for entry in self.waiting:
+            if entry[0] == entry[1] == self.index:
+                entry[2] -= errors
+                self._count(self.ring[-1], errors)
+        self._gain([self.ring[-1]])
+        self._sum()
+
+    def strongest(self) -> Start:
+        """Return the start that carries most of the evidence."""
+        return max(self.starts, key=lambda start: start.weight * start.value)
+
+    def since(self, start: Start) -> Totals:
+        """Return the counts that a start has seen."""
+        return Totals(*(now - then for now, then in zip(self.totals, start.base, strict=True)))
+
+    # -- counting ------------------------------------------------------------------------------------------------------
+
+    def _start(self, number: int) -> Start:
+        return Start(number, self.index, [0.0] * len(self.ratios), [0.0] * len(BETS), tuple(self.totals))  # type: ignore[arg-type]  # four
+
+    def _spread(self, flow: Flow) -> set[int]:
+        """Put what arrived where it belongs: evenly over the ticks it covers; the canary's bad ones into the first."""
+        ring, totals, dirty = self.ring, self.totals, set()
+        for span, (requests, now, waiting) in flow.canary.items():
+            cells = min(span, len(ring))
+            for back in range(1, cells + 1):
+                ring[-back].n1 += requests / cells
+                dirty.add(ring[-back].index)
+            first = ring[-cells]
+            totals[0] += requests
+            self._count(first, now)
+            if waiting:
+                self.waiting.append([self.index, first.index, waiting])
+        for span, (requests, bad) in flow.stable.items():
+            cells = min(span, len(ring))
+            for back in range(1, cells + 1):
+                ring[-back].n2 += requests / cells
+                ring[-back].e2 += bad / cells
+                dirty.add(ring[-back].index)
+            totals[2] += requests
+            totals[3] += bad
+        return dirty
+
+    def _release(self, through: int) -> set[int]:
+        """Count what waited and arrived in cells up to ``through``."""
+        due = [entry for entry in self.waiting if entry[0] <= through]
+        if due:
+            self.waiting = [entry for entry in self.waiting if entry[0] > through]
+        oldest = self.ring[0].index
+        dirty = set()
+        for _, index, errors in due:
+            cell = self.ring[max(int(index), oldest) - oldest]
+            self._count(cell, errors)
+            dirty.add(cell.index)
+        return dirty
+
+    def _count(self, cell: Cell, errors: float) -> None:
+        cell.e1 += errors
+        self.totals[1] += errors
+
+    # -- evidence ------------------------------------------------------------------------------------------------------
+
+    def _gain(self, cells: Iterable[Cell]) -> bool:
+        """Work changed cells into all starts; returns whether there was anything to work in.
+
+        ``e1 ln(qk/q0) + e2 ln((1-qk)/(1-q0))`` is ``e1 ln r - (e1+e2) ln((1 + r o)/(1 + o))`` with the odds ``o`` of q0.
+        """
+        changed = False
+        for cell in cells:
+            both = cell.e1 + cell.e2
+            if both == 0 and cell.gain is None:
+                continue
+            odds = cell.odds(self.tolerance)
+            if odds == inf:
+                gain = held = [-cell.e2 * log_ratio / cell.phi for log_ratio in self._log_ratios]
+            else:
+                scale, base = 1.0 / cell.phi, log(1.0 + odds)
+                costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
+                e1, e2 = cell.e1 * scale, cell.e2 * scale
+                gain = [
+                    e1 * log_ratio - (e1 + e2) * cost for log_ratio, cost in zip(self._log_ratios, costs, strict=True)
+                ]
+                held = [-e2 * cost for cost in costs]
+            self._add(cell, gain, held)
+            cell.gain, cell.held = gain, held
+            changed = True
+        return changed
+
+    def _add(self, cell: Cell, gain: list[float], held: list[float]) -> None:
+        """Add what changed in a cell.
+
+        A restart leaves out the canary's bad requests of its first tick: their part in stable was counted before it.
+        """
+        old = cell.gain or [0.0] * len(gain)
+        delta = [new - was for new, was in zip(gain, old, strict=True)]
+        for start in self.starts:
+            if cell.index > start.after + 1 or (start.number == 0 and cell.index > 0):
+                start.logs = [total + part for total, part in zip(start.logs, delta, strict=True)]
+            elif cell.index == start.after + 1:
+                was = cell.held or [0.0] * len(held)
+                start.logs = [total + new - before for total, new, before in zip(start.logs, held, was, strict=True)]
+
+    def _bet(self) -> bool:
+        """Bet on the canary's share of the bad requests, once per block; returns whether a block ended with any.
+
+        A cell enters its block two ticks later, when lost scrapes have come in.
+        """
+        if len(self.ring) <= _BET_DELAY:
+            return False
+        cell, block = self.ring[-1 - _BET_DELAY], self._block
+        if block.first < 0:
+            block.first = cell.index
+        block.n1 += cell.n1
+        block.e1 += cell.e1
+        block.n2 += cell.n2
+        block.e2 += cell.e2
+        block.odds_floor = max(block.odds_floor, cell.odds_floor)
+        if cell.phi > _SMALL_DISPERSION and block.n1 < _BLOCK_DISPERSIONS * cell.phi:
+            return False
+        self._block = _Block()
+        return self._settle(block)
+
+    def _settle(self, block: _Block) -> bool:
+        if block.n1 <= 0 or block.n2 <= 0 or block.e1 + block.e2 <= 0:
+            return False
+        odds = max(self.tolerance * block.n1 / block.n2, block.odds_floor)
+        payoff = block.e1 / (block.e1 + block.e2) * (1.0 + odds) / odds
+        logs = [log(1.0 - bet + bet * payoff) for bet in BETS]
+        for start in self.starts:
+            if start.number == 0 or block.first > start.after + 1:
+                start.bets = [total + part for total, part in zip(start.bets, logs, strict=True)]
+        return True
+
+    def _sum(self) -> None:
+        """Average it all."""
+        total = 0.5 / (self.latest + 1)  # restarts to come
+        for start in self.starts:
+            mixture = sum([exp(x) if x < _LARGEST else exp(_LARGEST) for x in start.logs]) / len(start.logs)
+            betting = sum([exp(x) if x < _LARGEST else exp(_LARGEST) for x in start.bets]) / len(BETS)
+            start.value = 0.5 * (mixture + betting)
+            total += start.weight * start.value
+        self.log_e = log(total)
+
+    # -- persistence ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
+        for start in self.starts:
+            start.logs = [round(x, 4) for x in start.logs]
+            start.bets = [round(x, 4) for x in start.bets]
+            start.base = tuple(round(x, 3) for x in start.base)  # type: ignore[assignment]  # four
+        self.totals = [round(x, 3) for x in self.totals]
+        for cell in self.ring:
+            for name in ("n1", "e1", "n2", "e2"):
+                setattr(cell, name, round(getattr(cell, name), 3))
+        self.waiting = [[round(x, 3) for x in entry] for entry in self.waiting if entry[2] > 0]
+        block = self._block
+        self._block = _Block(
+            block.first, *(round(x, 3) for x in (block.n1, block.e1, block.n2, block.e2, block.odds_floor))
+        )
+        self._remember_gains()
+        self._sum()
+        return {
+            "i": self.index,
+            "t": self.totals,
+            "c": [[cell.phi, cell.odds_floor, cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
+            "w": self.waiting,
+            "s": [[start.number, start.after, *start.base, start.logs, start.bets] for start in self.starts],
+            "j": self.latest,
+            "b": [getattr(self._block, name) for name in ("first", "n1", "e1", "n2", "e2", "odds_floor")],
+        }
+
+    def _remember_gains(self) -> None:
+        """Reckon what the cells have contributed from the rounded counts, as a restored process will."""
+        starts, self.starts = self.starts, []
+        for cell in self.ring:
+            cell.gain = cell.held = None
+        self._gain(self.ring)
+        self.starts = starts
+
+    @classmethod
+    def restore(
+        cls, raw: Any, tolerance: float, ratios: tuple[float, ...] = RATIOS, most_starts: int = 8
+    ) -> "RatioProcess":
+        """Return the process that :meth:`state` wrote."""
+        starts = [
+            Start(int(number), int(after), [float(x) for x in logs], [float(x) for x in bets], (n1, e1, n2, e2))
+            for number, after, n1, e1, n2, e2, logs, bets in raw["s"]
+        ]
+        made = cls(tolerance, ratios, most_starts, int(raw["i"]), [float(x) for x in raw["t"]], starts=starts)
+        first = made.index - len(raw["c"]) + 1
+        for offset, (phi, floor, n1, e1, n2, e2) in enumerate(raw["c"]):
+            made.ring.append(Cell(first + offset, phi, floor, n1, e1, n2, e2))
+        made.latest = int(raw["j"])
+        made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
+        made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
+        made._remember_gains()
+        made._sum()
+        return made

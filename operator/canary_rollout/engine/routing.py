@@ -31,7 +31,7 @@ def route(draft: Draft) -> None:
             _lower(draft, _narrowed(target, view), view)
         else:
             _raise(draft, target, view)
-    elif not _same(target, view):
+    elif not _same(target, view) and not _left_alone(draft, target, view):
         _lower(draft, target, view)
 
 
@@ -55,9 +55,17 @@ def _intent(draft: Draft) -> tuple[object, ...]:
 
 def _same(target: Route, view: RouteView) -> bool:
     latched = (target.latch.revision if target.latch else "") == (view.latch.revision if view.latch else "")
+    latched = latched or not view.carries_latch
     said = (view.weight, view.revision, view.mirror) == (target.weight, target.revision, target.mirror)
     said = said and view.cohort == target.cohort
     return said and latched and not view.outdated and not (view.contested_by and not view.confirmed)
+
+
+def _left_alone(draft: Draft, target: Route, view: RouteView) -> bool:
+    """A route that says nothing about the canary, written by somebody else while nothing is under way, stays as it is."""
+    serves = target.weight or target.mirror or target.cohort or view.weight or view.mirror or view.cohort
+    lacks_latch = target.latch is not None and view.carries_latch
+    return draft.state.phase in RESTING and not serves and not view.revision and not view.outdated and not lacks_latch
 
 
 def _widens(target: Route, view: RouteView) -> bool:

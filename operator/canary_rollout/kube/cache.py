@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from canary_rollout.kube.compact import compact
-from canary_rollout.kube.port import CONFIG_MAPS, INGRESSES, ROLLOUT_LABEL, Object, Resource
+from canary_rollout.kube.compact import THINNED, compact
+from canary_rollout.kube.port import ROLLOUT_LABEL, Object, Resource
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """Label of EndpointSlices that names their Service."""
@@ -59,14 +59,15 @@ class Cache:
     def __init__(
         self,
         *,
-        keep_managed_fields: frozenset[Resource] = frozenset({CONFIG_MAPS, INGRESSES}),
+        keep_managed_fields: frozenset[Resource] | None = None,
         indexed_labels: tuple[str, ...] = (ROLLOUT_LABEL, SERVICE_NAME_LABEL),
     ) -> None:
         """Create an empty cache.
 
         Args:
             keep_managed_fields: kinds whose ``managedFields`` are read (who wrote a route last); others lose them,
-                and the copy of the object that ``kubectl apply`` leaves in an annotation, to save memory.
+                and the copy of the object that ``kubectl apply`` leaves in an annotation, to save memory. By default
+                every kind that a router may write.
             indexed_labels: labels by which :meth:`select` is a lookup instead of a walk through the namespace.
         """
         self._keep = keep_managed_fields
@@ -216,7 +217,7 @@ class Cache:
                 return None
             self._unindex(kind, key, before)
         kind.tombstones.pop(key, None)
-        obj = compact(resource, obj, whole=resource in self._keep)
+        obj = compact(resource, obj, whole=resource not in THINNED if self._keep is None else resource in self._keep)
         kind.by_namespace.setdefault(key[0], {})[key[1]] = obj
         labels = obj["metadata"].get("labels") or {}
         for label in self._indexed:

@@ -8,9 +8,12 @@ from sys import intern
 from typing import Any, Final
 
 from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    CLUSTER_HALT_RULE_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     FIELD_MANAGER,
+    HALT_RULE_SETS,
     LEASES,
     PODS,
     SERVICES,
@@ -31,12 +34,17 @@ _READ: Final[dict[Resource, dict[str, frozenset[str]]]] = {
     SERVICES: {"spec": frozenset({"clusterIP", "ports", "selector", "type"}), "status": frozenset()},
     ENDPOINT_SLICES: {"ports": frozenset()},
     LEASES: {},
+    HALT_RULE_SETS: {},
+    CLUSTER_HALT_RULE_SETS: {},
     PODS: {
         "spec": frozenset(),
         "status": frozenset({"conditions", "containerStatuses", "initContainerStatuses", "phase", "reason"}),
     },
 }
 """Of these kinds, only these fields of these parts are read; parts that are not named are kept whole."""
+
+THINNED: Final = frozenset({CANARY_ROLLOUTS, *_READ})
+"""Kinds no router writes: nobody asks who wrote them last."""
 
 
 def compact(resource: Resource, obj: Object, *, whole: bool = False) -> Object:

@@ -35,6 +35,10 @@ class Resource:
 
 
 CANARY_ROLLOUTS: Final = Resource("canaryrollout.dev", "v1alpha1", "canaryrollouts", "CanaryRollout")
+HALT_RULE_SETS: Final = Resource("canaryrollout.dev", "v1alpha1", "haltrulesets", "HaltRuleSet")
+CLUSTER_HALT_RULE_SETS: Final = Resource(
+    "canaryrollout.dev", "v1alpha1", "clusterhaltrulesets", "ClusterHaltRuleSet", namespaced=False
+)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 PODS: Final = Resource("", "v1", "pods", "Pod")
@@ -44,6 +48,16 @@ SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 INGRESSES: Final = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+GRPC_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
+VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
+TRAEFIK_SERVICES: Final = Resource("traefik.io", "v1alpha1", "traefikservices", "TraefikService")
+INGRESS_ROUTES: Final = Resource("traefik.io", "v1alpha1", "ingressroutes", "IngressRoute")
+VIRTUAL_SERVERS: Final = Resource("k8s.nginx.org", "v1", "virtualservers", "VirtualServer")
+HTTP_PROXIES: Final = Resource("projectcontour.io", "v1", "httpproxies", "HTTPProxy")
+HORIZONTAL_POD_AUTOSCALERS: Final = Resource(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
+)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 

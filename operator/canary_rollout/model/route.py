@@ -27,6 +27,7 @@ class Capabilities:
         cohorts: whether people can be routed by header or cookie.
         mirror: whether a share of the requests can be copied to the canary, whose answers nobody gets.
         proof: the strongest proof it gives.
+        variants: whether several canaries of one stable can share its route (A/B/n).
     """
 
     step: int
@@ -34,6 +35,7 @@ class Capabilities:
     cohorts: bool
     proof: Proof
     mirror: bool = False
+    variants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class RouteView:
         mode: how it is served, for people (``njs``, ``reload``, ``canary Ingress``).
         outdated: whether it must be written again although it says the right weight (the spec or an address changed).
         mirror: share of the requests copied to the canary now, basis points.
+        carries_latch: whether the object can carry a verdict; somebody else's cannot.
     """
 
     weight: int
@@ -105,3 +108,4 @@ class RouteView:
     mode: str
     outdated: bool = False
     mirror: int = 0
+    carries_latch: bool = True

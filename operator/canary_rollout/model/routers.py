@@ -6,7 +6,16 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import ControllerVersion, DnsLabel, DnsName, Hostname, SafeValue, SpecModel, UrlPath
+from canary_rollout.model.fields import (
+    ControllerVersion,
+    DnsLabel,
+    DnsName,
+    Hostname,
+    Network,
+    SafeValue,
+    SpecModel,
+    UrlPath,
+)
 from canary_rollout.model.units import Duration, SecondOrMore
 
 SettingName = Annotated[str, Field(pattern=r"^[a-zA-Z][A-Za-z0-9]{0,62}$", max_length=63)]
@@ -18,24 +27,73 @@ def _one_of(*fields: str) -> Rule:
     return Rule(cel.only_one(*fields), text, f"'{text}; found ' + " + cel.found(*fields))
 
 
-class NginxTraffic(SpecModel):
-    """Our own nginx with the agent beside it."""
+_WHO: Final = "name the proxies: service for pods of this cluster, proxies for those outside, or both"
+_PROXIES: Final = Rule("has(self.service) || (has(self.proxies) && self.proxies.size() > 0)", _WHO)
 
-    service: DnsLabel = Field(
-        description="Service that selects the nginx pods; all of them must confirm before a step counts."
+
+class AgentTraffic(SpecModel):
+    """What every proxy of our own, with the agent beside it, has in common."""
+
+    model_config = ConfigDict(json_schema_extra=cel.rules(_PROXIES))
+
+    service: DnsLabel | None = Field(
+        None, description="Service that selects the proxy's pods; all of them must confirm before a step counts."
     )
-    config_map: DnsName | None = Field(
-        None, description="ConfigMap the operator writes for the agents. Default: the CanaryRollout's name plus -nginx."
+    proxies: tuple[DnsLabel, ...] = Field(
+        (),
+        max_length=64,
+        description="Proxies outside the cluster (a host, a VM), by the name their agent was given; all of them must "
+        "confirm too.",
     )
-    listen: StrictInt = Field(8080, ge=1024, le=65535, description="Port nginx listens on.")
+    via: Literal["clusterIP", "loadBalancer"] = Field(
+        "clusterIP",
+        description="How the proxies reach both Services. loadBalancer: by the address in the Service's status, for "
+        "proxies outside the cluster.",
+    )
+    listen: StrictInt = Field(8080, ge=1024, le=65535, description="Port the proxy listens on.")
     stale_after: SecondOrMore = Field(
         default=120.0,
         description="A proxy whose agent could not renew its lease for this long serves stable only, until it can.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        max_length=16,
+        description="Proxies in front whose X-Forwarded-For is believed when the client's address is asked for. "
+        "Default: none, the address that connects counts.",
+    )
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.service is None and not self.proxies:
+            raise ValueError(_WHO)
+        return self
+
+
+class DirectPaths(SpecModel):
+    """Paths that lead to one version whatever the weight, for people who compare; each is cut off before the app sees it."""
+
+    stable: UrlPath = Field("/stable", description="Path before that of the app which leads to stable.")
+    canary: UrlPath = Field(
+        "/canary", description="Path before that of the app which leads to the canary while it serves at all."
+    )
+    allow_from: tuple[Network, ...] = Field(
+        min_length=1, max_length=16, description="Addresses and networks that may use them; everybody else gets 403."
+    )
+
+
+class NginxTraffic(AgentTraffic):
+    """Our own nginx with the agent beside it."""
+
+    config_map: DnsName | None = Field(
+        None, description="ConfigMap the operator writes for the agents. Default: the CanaryRollout's name plus -nginx."
     )
     mode: Literal["auto", "njs", "reload"] = Field(
         "auto",
         description="How weights reach nginx. njs: in shared memory, without a reload. reload: split_clients and a "
         "reload. auto: njs where nginx has it.",
+    )
+    direct_paths: DirectPaths | None = Field(
+        None, description="Paths to one version directly, such as /stable/… and /canary/…. Absent: there are none."
     )
 
 
@@ -69,6 +127,11 @@ class OwnedRoute(SpecModel):
     hostnames: tuple[Hostname, ...] = Field((), max_length=16, description="Host names it serves. Default: all.")
     paths: tuple[UrlPath, ...] = Field(("/",), min_length=1, max_length=8, description="Path prefixes it serves.")
     port: Port | None = Field(None, description="Port of both Services. Needed where they have more than one.")
+    backend_filters: StrictBool = Field(
+        default=False,
+        description="true: your implementation takes filters on single backends (Extended in Gateway API); then the app "
+        "and the client are told in headers which version answers.",
+    )
 
 
 class GatewayApiTraffic(SpecModel):
@@ -88,6 +151,11 @@ class GatewayApiTraffic(SpecModel):
     )
     cohort_rules: StrictBool = Field(
         default=False, description="true: rules for cohort members may be added to your route, and removed again."
+    )
+    regular_expressions: StrictBool = Field(
+        default=False,
+        description="true: your implementation matches headers by regular expression, which Gateway API leaves to it. "
+        "Needed for cohorts by cookie, prefix or pattern.",
     )
 
     @model_validator(mode="after")
@@ -152,17 +220,11 @@ class ContourTraffic(SpecModel):
     http_proxy: DnsName = Field(description="Your HTTPProxy; only weights in it are changed.")
 
 
-class EnvoyTraffic(SpecModel):
+class EnvoyTraffic(AgentTraffic):
     """A plain Envoy with the agent beside it: weights by file, kept tenants by hash."""
 
-    service: DnsLabel = Field(description="Service that selects the Envoy pods; all must confirm before a step counts.")
     config_map: DnsName | None = Field(
         None, description="ConfigMap the operator writes for the agents. Default: the CanaryRollout's name plus -envoy."
-    )
-    listen: StrictInt = Field(8080, ge=1024, le=65535, description="Port Envoy listens on.")
-    stale_after: SecondOrMore = Field(
-        default=120.0,
-        description="A proxy whose agent could not renew its lease for this long serves stable only, until it can.",
     )
 
 

@@ -1,9 +1,11 @@
 """The agent's parts by themselves: settings, files, what nginx can do, its log, its parent."""
 
 import asyncio
+import fnmatch
 import json
 import os
 import random
+import re
 import signal
 import stat
 import subprocess
@@ -30,10 +32,11 @@ from proxies import (
 from canary_rollout.agent.accesslog import MOST_SERIES, RequestCounter, Tail
 from canary_rollout.agent.agent import renew_interval
 from canary_rollout.agent.errors import LoadError
-from canary_rollout.agent.files import Abilities, Desired, _split, build, check_config
+from canary_rollout.agent.files import Abilities, Desired, build, check_config
 from canary_rollout.agent.follow import Backoff
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.settings import SettingsError, find_nginx, from_environment
+from canary_rollout.agent.split import below, glob
 from canary_rollout.agent.workspace import Workspace
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES
 from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument, digest
@@ -131,14 +134,19 @@ def test_pauses_grow_to_a_bound_and_begin_anew_after_a_success():
 # Files
 
 
-@given(st.integers(0, 10_000))
-def test_the_lines_of_the_reload_split_add_up_to_the_weight(weight):
-    lines, rest = _split(weight)
-    shares = {where: share for share, where in lines}
-    assert lines[-1][0] == "*"
-    whole = 100 if shares.get("canary") == "*" else int(shares.get("canary", "0%")[:-1])
-    assert whole * 100 + rest == weight
-    assert ("edge" in shares) == (rest > 0)
+@given(st.integers(1, 10_000))
+def test_the_places_that_a_weight_includes_are_exactly_those_below_it(weight):
+    inside = re.compile(below(weight))
+    assert all(bool(inside.fullmatch(f"{place:04d}")) == (place < weight) for place in range(10_000))
+
+
+@given(
+    st.from_regex(r"[a-c]{1,3}(\*[a-c]{1,2}){0,4}\*?", fullmatch=True),
+    st.text("abc", max_size=12),
+)
+def test_a_glob_is_what_a_glob_is(pattern, value):
+    # Python's re has atomic groups from 3.11 on, as nginx's PCRE has.
+    assert bool(re.fullmatch(glob(pattern), value)) == fnmatch.fnmatchcase(value, pattern)
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
@@ -280,8 +288,10 @@ async def test_without_the_api_server_an_agent_begins_with_the_last_good_configu
 def test_lines_become_counts_errors_and_latency():
     counter = RequestCounter()
     counter.rollout = "checkout"
-    counter.count(b"canary everyone v2 200 0.004\ncanary everyone v2 503 0.2\nstable internal v1 499 3.0\n")
-    counter.count(b"  400 0.000\nnonsense\ncanary everyone v2 200 zero\n")
+    counter.tenants.begin("v2")
+    counter.count(b"canary everyone v2 200 0.004 v2 0042\ncanary everyone v2 503 0.2 v2 0049\n")
+    counter.count(b"stable internal v1 499 3.0 v2 9999\nstable everyone v1 200 0.1 v1 9998\n")
+    counter.count(b"  400 0.000 - -\nnonsense\ncanary everyone v2 200 zero v2 0042\ncanary everyone v2 200 0.1 v2 x\n")
     found = {(s.name, *sorted(s.labels.items())): s.value for metric in counter.collect() for s in metric.samples}
     canary = (("cohort", "everyone"), ("revision", "v2"), ("rollout", "checkout"), ("version", "canary"))
     stable = (("cohort", "internal"), ("revision", "v1"), ("rollout", "checkout"), ("version", "stable"))
@@ -289,7 +299,23 @@ def test_lines_become_counts_errors_and_latency():
     assert found["canary_errors_total", *canary] == 1
     assert found["canary_errors_total", *stable] == 0, "499 is the client's own doing"
     assert found["canary_latency_seconds_sum", *canary] == pytest.approx(0.204)
-    assert found["canary_agent_malformed_lines_total",] == 3
+    assert found["canary_agent_malformed_lines_total",] == 4
+    bucket = (("bucket", "4"), ("revision", "v2"), ("rollout", "checkout"), ("version", "canary"))
+    assert found["canary_bucket_requests_total", *bucket] == 2
+    assert found["canary_bucket_errors_total", *bucket] == 1
+    assert len([key for key in found if key[0] == "canary_bucket_requests_total"]) == 1, "members, and other orders"
+
+
+def test_another_revision_begins_the_buckets_of_tenants_anew_and_they_stay_bounded():
+    counter = RequestCounter()
+    for revision in range(20):
+        counter.tenants.begin(f"r{revision}")
+        for place in range(10_000):
+            counter.count(f"canary everyone r{revision} 200 0.1 r{revision} {place:04d}\n".encode())
+            counter.count(f"stable everyone old{revision % 7} 200 0.1 r{revision} {place:04d}\n".encode())
+    requests = next(metric for metric in counter.collect() if metric.name == "canary_bucket_requests")
+    assert len(requests.samples) == 2 * 1000
+    assert {sample.value for sample in requests.samples} == {10}
 
 
 def test_old_revisions_make_room():

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from canary_rollout.agent.accesslog import RequestCounter
+from canary_rollout.agent.instruments import Instruments as AgentInstruments
 from canary_rollout.controller.instruments import Instruments, QueueInstruments
 from canary_rollout.controller.metrics_table import AGENT_ROWS, OPERATOR_ROWS, as_markdown
 from canary_rollout.controller.queue import Outcome
@@ -72,9 +73,14 @@ def test_every_row_of_the_table_is_scraped_under_its_name_and_nothing_else(instr
 def test_the_agents_rows_are_what_the_agent_serves():
     registry, counter = CollectorRegistry(), RequestCounter()
     registry.register(counter)
+    instruments = AgentInstruments(registry)
+    instruments.failures.labels("load").inc()
+    instruments.retries.labels("watch").inc()
     counter.rollout = "checkout"
-    counter.count(b"canary internal abc 200 0.004\n")
+    counter.tenants.begin("abc")
+    counter.count(b"canary everyone abc 200 0.004 abc 0042\n")
     families = scraped(registry)
+    assert set(families) == {row.name.removesuffix("_total") for row in AGENT_ROWS}
     for row in AGENT_ROWS:
         family = families[row.name.removesuffix("_total")]
         assert family.type == row.kind

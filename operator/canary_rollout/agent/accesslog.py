@@ -15,10 +15,15 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from canary_rollout.traffic.nginx.validate import EVERYONE
+
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histogram, seconds."""
-MOST_SERIES: Final = 400
-"""Sets of labels kept; beyond that the oldest revision's go (a new revision brings at most 130)."""
+MOST_SERIES: Final = 600
+"""Sets of labels kept; beyond that the oldest revision's go (a new revision brings at most 210)."""
+TENANT_BUCKETS: Final = 1000
+"""Buckets of tenants: ten places of the hash in each."""
+_BUCKET_LABELS: Final = ("rollout", "version", "revision", "bucket")
 _LABELS: Final = ("rollout", "cohort", "version", "revision")
 
 _Key = tuple[str, str, str]
@@ -34,12 +39,54 @@ class _Series:
         self.buckets = [0] * (len(BUCKETS) + 1)
 
 
+class TenantCounter:
+    """Requests and errors by bucket of tenants, for the revision whose hash orders them now: 1000 buckets a version at most."""
+
+    def __init__(self) -> None:
+        self.order = ""
+        self._counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+
+    def begin(self, order: str) -> None:
+        """Another revision orders the tenants anew: what was counted belongs to other ones."""
+        if order != self.order:
+            self.order = order
+            self._counts.clear()
+
+    def count(self, version: str, revision: str, place: str, *, failed: bool) -> None:
+        """One request of the tenant at ``place`` (``0000`` to ``9999``)."""
+        counts = self._counts.get((version, revision))
+        if counts is None:
+            for older in [key for key in self._counts if key[0] == version][:-1]:
+                del self._counts[older]
+            counts = self._counts[version, revision] = ([0] * TENANT_BUCKETS, [0] * TENANT_BUCKETS)
+        bucket = int(place) // 10
+        counts[0][bucket] += 1
+        counts[1][bucket] += failed
+
+    def collect(self, rollout: str) -> Iterator[Metric]:
+        """Both metrics, of buckets that were ever seen."""
+        requests = CounterMetricFamily(
+            "canary_bucket_requests", "Requests answered, by bucket of tenants.", labels=_BUCKET_LABELS
+        )
+        errors = CounterMetricFamily(
+            "canary_bucket_errors", "Requests answered with a status of 500 or above, by bucket.", labels=_BUCKET_LABELS
+        )
+        for (version, revision), (seen, failed) in list(self._counts.items()):
+            for bucket in range(TENANT_BUCKETS):
+                if seen[bucket]:
+                    labels = (rollout, version, revision, f"{bucket}")
+                    requests.add_metric(labels, seen[bucket])
+                    errors.add_metric(labels, failed[bucket])
+        return iter((requests, errors))
+
+
 class RequestCounter(Collector):
     """``canary_requests_total``, ``canary_errors_total`` and ``canary_latency_seconds`` by cohort, version and revision."""
 
     def __init__(self) -> None:
         self.rollout = ""
         self.malformed = 0
+        self.tenants = TenantCounter()
         self._series: dict[_Key, _Series] = {}
 
     def prepare(self, cohort: str, version: str, revision: str) -> None:
@@ -55,12 +102,17 @@ class RequestCounter(Collector):
         return series
 
     def count(self, lines: bytes) -> None:
-        """Take in whole log lines: ``<version> <cohort> <revision> <status> <seconds>``."""
+        """Take in whole log lines: ``<version> <cohort> <revision> <status> <seconds> <order> <place>``.
+
+        ``order`` is the revision whose hash orders the tenants, ``place`` this one's place in it, ``-`` for none.
+        """
         for line in lines.decode("ascii", errors="replace").splitlines():
             try:
-                version, cohort, revision, status, took = line.split(" ")
+                version, cohort, revision, status, took, order, place = line.split(" ")
                 seconds = float(took)
                 failed = int(status) >= 500
+                if not (place == "-" or (len(place) == 4 and place.isdigit())):
+                    raise ValueError(place)  # noqa: TRY301 - one line among others that do not parse
             except ValueError:
                 self.malformed += 1
                 continue
@@ -72,9 +124,11 @@ class RequestCounter(Collector):
             series.errors += failed
             series.seconds += seconds
             series.buckets[bisect_left(BUCKETS, seconds)] += 1
+            if place != "-" and cohort == EVERYONE and order == self.tenants.order:
+                self.tenants.count(version, revision, place, failed=failed)
 
     def collect(self) -> Iterator[Metric]:
-        """The three metrics."""
+        """The metrics of the arms, then those of the tenants' buckets."""
         requests = CounterMetricFamily("canary_requests", "Requests answered, by version.", labels=_LABELS)
         errors = CounterMetricFamily(
             "canary_errors", "Requests answered with a status of 500 or above.", labels=_LABELS
@@ -93,7 +147,7 @@ class RequestCounter(Collector):
             latency.add_metric(labels, cumulative, series.seconds)
         malformed = CounterMetricFamily("canary_agent_malformed_lines", "Lines of nginx's log that do not parse.")
         malformed.add_metric((), self.malformed)
-        return iter((requests, errors, latency, malformed))
+        return iter((requests, errors, latency, malformed, *self.tenants.collect(self.rollout)))
 
 
 def _bound(value: float) -> str:

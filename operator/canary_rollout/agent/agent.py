@@ -112,7 +112,7 @@ class Agent:
         if desired == before and self._proxy.served.proved:
             return
         self._desired = desired
-        lowering = before is not None and desired.document.weight < before.document.weight
+        lowering = before is not None and desired.document.less_than(before.document)
         if lowering and self._applying is not None:
             self._applying.cancel()
         self._work.set()
@@ -148,7 +148,7 @@ class Agent:
     def _edited(self, text: str) -> Desired:
         """Somebody's own edit counts in one case: it takes all traffic off the canary. Nobody is harmed by that."""
         document = parse_edited(text)
-        if document.weight == 0 and self._desired is not None:
+        if document.weight == document.mirror == 0 and self._desired is not None:
             return Desired(document, self._desired.config)
         raise ChecksumError("the ConfigMap was changed by somebody other than the operator: its checksums do not hold")
 
@@ -206,6 +206,7 @@ class Agent:
 
     def _prepare_series(self, document: WeightsDocument) -> None:
         self.counter.rollout = document.rollout
+        self.counter.tenants.begin(document.revision)
         self.counter.prepare(EVERYONE, "stable", document.stable_revision)
         self.counter.prepare(EVERYONE, "canary", document.revision)
 
@@ -240,7 +241,7 @@ class Agent:
                 await asyncio.sleep(pause)
                 continue
             backoff.reset()
-            if self._present or self._proxy.served.weight in {0, FULL}:
+            if self._present or not self._proxy.served.leased:
                 await self._lengthen(sent)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(renew_interval(self._stale_after())):

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from canary_rollout.agent.settings import Settings, open_files
+from canary_rollout.agent.split import lines, region_label
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument
@@ -98,8 +99,12 @@ def _script() -> str:
 
 def route_text(document: WeightsDocument, until: float) -> str:
     """The route as ``canary.js`` reads it; ``until`` in POSIX seconds."""
-    cohort = document.cohort
-    source = "" if cohort is None else f"h:{cohort.header}" if cohort.header is not None else f"c:{cohort.cookie}"
+    cohort = validate.cohort("cohort", document.cohort)
+    source = prefixes = pattern = region = ""
+    if cohort is not None:
+        source = f"h:{cohort.header}" if cohort.header is not None else f"c:{cohort.cookie}" if cohort.cookie else ""
+        prefixes, pattern = ",".join(cohort.prefixes), cohort.pattern or ""
+        region = cohort.regions.header if cohort.regions is not None else ""
     parts = (
         f"{document.weight}",
         f"{int(until * 1000)}",
@@ -108,14 +113,26 @@ def route_text(document: WeightsDocument, until: float) -> str:
         document.revision,
         source,
         document.identity,
+        f"{document.mirror}",
+        prefixes,
+        pattern,
+        region,
     )
     return "|".join(parts)
 
 
 def members(document: WeightsDocument) -> dict[str, str]:
-    """The cohort's members as keys of the shared dictionary."""
-    values = document.cohort.values if document.cohort is not None else ()
-    return {f"m|{document.identity}|{value.lower()}": value for value in values}
+    """The cohort's members, and the regions with their weights, as keys of the shared dictionary."""
+    cohort = document.cohort
+    if cohort is None:
+        return {}
+    people = {f"m|{document.identity}|{value.lower()}": value for value in cohort.values}
+    regions = cohort.regions.weights if cohort.regions is not None else ()
+    weights = {
+        f"r|{document.identity}|{region.value.lower()}": f"{region.weight}|{region_label(region.value)}"
+        for region in regions
+    }
+    return people | weights
 
 
 def state_text(document: WeightsDocument, until: float) -> str:
@@ -123,38 +140,24 @@ def state_text(document: WeightsDocument, until: float) -> str:
     return json.dumps({"route": route_text(document, until), "members": members(document)})
 
 
-def _split(weight: int) -> tuple[list[tuple[str, str]], int]:
-    """Lines of the first split, and per cent of the second that are in."""
-    percent, rest = divmod(weight, 100)
-    if weight >= FULL:
-        return [("*", "canary")], 0
-    lines = [(f"{percent}%", "canary")] if percent else []
-    if not rest:
-        return [*lines, ("*", "stable")], 0
-    # Of 99.xx % nothing is left for stable in the first split; "*" also takes the hash that 100 % would miss.
-    return ([*lines, ("*", "edge")] if percent == 99 else [*lines, ("1%", "edge"), ("*", "stable")]), rest
-
-
 def _routing(document: WeightsDocument, settings: Settings, mode: Mode, token: str, generation: str) -> str:
     common = {"control": settings.control, "token": token, "generation": generation}
     if mode == "njs":
         return _render("routing-njs.conf.j2", **common)
-    lines, rest = _split(document.weight)
-    cohort = document.cohort
-    variable = ""
-    if cohort is not None and cohort.header is not None:
-        variable = "$http_" + validate.header_name("cohort.header", cohort.header).lower().replace("-", "_")
-    elif cohort is not None:
-        variable = "$cookie_" + validate.cookie_name("cohort.cookie", cohort.cookie)
+    found = lines(document)
     return _render(
         "routing-reload.conf.j2",
         salt=salt_of(document.namespace, document.rollout, document.revision),
-        hi=lines,
-        rest=rest,
-        cohort_variable=variable,
-        cohort_values=validate.cohort_values("cohort.values", cohort.values) if cohort is not None else (),
+        serving=document.weight > 0,
+        full=document.weight >= FULL,
+        mirror=f"{document.mirror / 100:.2f}" if document.mirror else "",
         canary_revision=validate.revision("revision", document.revision),
         stable_revision=validate.revision("stableRevision", document.stable_revision),
+        cohort_variable=found.cohort_variable,
+        members=found.members,
+        region_variable=found.region_variable,
+        regions=found.regions,
+        splits=found.splits,
         **common,
     )
 

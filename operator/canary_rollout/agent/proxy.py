@@ -29,7 +29,6 @@ from canary_rollout.agent.instruments import Instruments
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import Workspace
-from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx.document import CONFIG_KEY, WEIGHTS_KEY, WeightsDocument
 from canary_rollout.traffic.port import RouterError
 
@@ -68,6 +67,11 @@ class Served:
     def weight(self) -> int:
         """Basis points."""
         return self.desired.document.weight if self.desired is not None else 0
+
+    @property
+    def leased(self) -> bool:
+        """Whether it ends by itself without a renewal."""
+        return self.desired is not None and self.desired.document.leased
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class Proxy:
             ControlError: nginx does not answer.
         """
         before = self.served
-        lowering = before.desired is not None and desired.document.weight < before.weight
+        lowering = before.desired is not None and desired.document.less_than(before.desired.document)
         try:
             mode = self.mode_for(desired)
             if self._lapsed(desired, mode):
@@ -247,11 +251,11 @@ class Proxy:
     def _lapsed(self, desired: Desired, mode: Mode | None) -> bool:
         """Whether the fallback is in force: only where nginx cannot tell by itself."""
         document = desired.document
-        return mode == "reload" and 0 < document.weight < FULL and time.time() > self._until(document)
+        return mode == "reload" and document.leased and time.time() > self._until(document)
 
     def _arm(self, desired: Desired) -> None:
         """Tell the parent of nginx when to fall back by itself (see ``supervisor``); njs needs no telling."""
-        lasts = self.served.mode == "njs" or desired.document.weight in {0, FULL}
+        lasts = self.served.mode == "njs" or not desired.document.leased
         self._workspace.write_deadman(self._renewed, self._until(desired.document), None if lasts else self._fallback)
 
     async def check(self) -> bool:
@@ -279,8 +283,8 @@ class Proxy:
         """Keep this state for a cold start, and the weight-0 form of it for the day when nobody is left to write one."""
         self._workspace.save_last_good({CONFIG_KEY: desired.config, WEIGHTS_KEY: desired.document.dump()})
         self._fallback = None
-        if candidate.mode == "reload" and desired.document.weight > 0:
-            nobody = desired.document.model_copy(update={"weight": 0, "cohort": None})
+        if candidate.mode == "reload" and desired.document.leased:
+            nobody = desired.document.nobody()
             zero = build(replace(desired, document=nobody), self._settings, self.abilities, "reload", self._token)
             self._fallback = self._workspace.stage(zero.files, state_text(nobody, 0.0))
         self._workspace.prune()

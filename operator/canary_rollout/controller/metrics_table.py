@@ -123,10 +123,28 @@ OPERATOR_ROWS: Final = (
     Row("canary_rollout_build_info", "gauge", ("version",), "1; the version that runs."),
 )
 
+_BUCKET: Final = ("rollout", "version", "revision", "bucket")
+
 AGENT_ROWS: Final = (
     Row("canary_requests_total", "counter", _ARM, "Requests answered, by version."),
     Row("canary_errors_total", "counter", _ARM, "Requests answered with a status of 500 or above."),
     Row("canary_latency_seconds", "histogram", _ARM, "Time from a request's first byte to its answer's last."),
+    Row(
+        "canary_bucket_requests_total",
+        "counter",
+        _BUCKET,
+        "Requests answered, by bucket of tenants (place in the hash, divided by ten); only with `sticky`, only of "
+        "`everyone`, only buckets that were ever seen. A new canary revision orders the tenants anew: all begin at 0. "
+        "nginx only.",
+    ),
+    Row("canary_bucket_errors_total", "counter", _BUCKET, "Of these, with a status of 500 or above. nginx only."),
+    Row("canary_agent_applied_total", "counter", (), "Documents brought to the proxy and proved."),
+    Row("canary_agent_reloads_total", "counter", (), "Times nginx was told to load a new configuration."),
+    Row("canary_agent_failures_total", "counter", ("action",), "What went wrong: read, load, renew."),
+    Row("canary_agent_retries_total", "counter", ("action",), "Repeated calls to the API server: lease, watch."),
+    Row("canary_agent_weight_ratio", "gauge", (), "Share of the canary that the proxy is proved to serve, 0 to 1."),
+    Row("canary_agent_lease_expires_seconds", "gauge", (), "POSIX time until which a weight below 100 % is served."),
+    Row("canary_agent_malformed_lines_total", "counter", (), "Lines of nginx's log that do not parse."),
 )
 
 
@@ -143,9 +161,10 @@ def as_markdown() -> str:
         "",
         *_table(OPERATOR_ROWS),
         "",
-        "## nginx agent (`/metrics` of every nginx pod)",
+        "## Agent (`/metrics` of every nginx and Envoy pod)",
         "",
-        "`version` is `stable` or `canary`, `revision` the hash of what answered, `cohort` the group the request was in.",
+        "`version` is `stable` or `canary`, `revision` the hash of what answered, `cohort` the group the request was in,",
+        "[as listed](stickiness.md); `everyone` is decided by the weight.",
         "",
         *_table(AGENT_ROWS),
     ]

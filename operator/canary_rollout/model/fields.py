@@ -201,3 +201,11 @@ SafePattern = Annotated[
         'a pattern: use letters, digits, " ", ".", "_", "/", "(", ")", "-", and "*" for anything between, as in Mozilla*Firefox/*',
     ),
 ]
+Network = Annotated[
+    str,
+    Text(
+        r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39})(/[0-9]{1,3})?$",
+        43,
+        "an address or a network: as in 10.0.0.7, 10.0.0.0/8 or fd00::/8",
+    ),
+]

@@ -1,13 +1,12 @@
-"""Whether every nginx pod serves exactly what the ConfigMap says, from EndpointSlices and the agents' Leases."""
+"""Whether every proxy serves exactly what the ConfigMap says, from EndpointSlices and the agents' Leases."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from canary_rollout.kube.port import Object
-from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx.ack import Ack
-from canary_rollout.traffic.nginx.document import WeightsDocument
+from canary_rollout.traffic.nginx.document import RouteDocument
 
 CLOCK_MARGIN: Final = 5.0
 """Seconds by which a node's clock may differ from ours before taking "its lease is over" for a proof would be wrong."""
@@ -44,28 +43,30 @@ def serving_pods(slices: Iterable[Object]) -> set[str]:
     return pods
 
 
-def _missing(document: WeightsDocument, ack: Ack | None, now: float) -> tuple[str, float]:
+def _missing(document: RouteDocument, ack: Ack | None, now: float) -> tuple[str, float]:
     """Why one proxy does not serve the document (empty: it does) and since when it does."""
     if ack is None:
         return "has no agent that reports", 0.0
     if ack.applied != document.identity:
-        if document.weight == 0 and ack.lapses() and now > ack.expires + CLOCK_MARGIN:
+        if document.weight == document.mirror == 0 and ack.lapses() and now > ack.expires + CLOCK_MARGIN:
             return "", ack.expires
         return (f"refused it: {ack.error}" if ack.error else f"still serves {ack.applied or 'nothing'}"), 0.0
-    if now > ack.expires and 0 < document.weight < FULL:
+    if now > ack.expires and document.leased:
         return "has not heard from its agent and serves stable", 0.0
     return "", ack.applied_at
 
 
-def confirm(document: WeightsDocument, pods: set[str], acks: Mapping[str, Ack], now: float) -> Confirmation:
-    """Compare ``document`` with what the agents of ``pods`` say at ``now`` (POSIX seconds)."""
+def confirm(
+    document: RouteDocument, pods: set[str], acks: Mapping[str, Ack], now: float, kind: str = "nginx"
+) -> Confirmation:
+    """Compare ``document`` with what the agents of ``pods`` (and of named proxies) say at ``now`` (POSIX seconds)."""
     modes = sorted({ack.mode for pod, ack in acks.items() if pod in pods and ack.mode})
     mode = " and ".join(modes)
     if not pods:
-        return Confirmation(confirmed=False, at=None, pending="no nginx pod is ready yet", mode=mode)
+        return Confirmation(confirmed=False, at=None, pending=f"no {kind} pod is ready yet", mode=mode)
     answers = {pod: _missing(document, acks.get(pod), now) for pod in sorted(pods)}
     if waiting := [f"{pod} {why}" for pod, (why, _) in answers.items() if why]:
         more = f" (and {len(waiting) - 3} more)" if len(waiting) > 3 else ""
-        pending = f"waiting for {len(waiting)} of {len(pods)} nginx pods: {'; '.join(waiting[:3])}{more}"
+        pending = f"waiting for {len(waiting)} of {len(pods)} {kind} pods: {'; '.join(waiting[:3])}{more}"
         return Confirmation(confirmed=False, at=None, pending=pending, mode=mode)
     return Confirmation(confirmed=True, at=max(at for _, at in answers.values()), pending="", mode=mode)

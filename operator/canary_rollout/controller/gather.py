@@ -22,7 +22,14 @@ from canary_rollout.model.commands import Command, read_commands
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.traffic.port import Router
-from canary_rollout.workloads.view import deployment_revision, own_pods, pod_selector, selector_labels, version_view
+from canary_rollout.workloads.view import (
+    app_version,
+    deployment_revision,
+    own_pods,
+    pod_selector,
+    selector_labels,
+    version_view,
+)
 
 _REASSERT_FIRST = 1.0
 _REASSERT_LONGEST = 60.0
@@ -110,6 +117,13 @@ class Gatherer:
         names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
         return tuple([await self._pods(namespace, await self._deployment(namespace, name), memory) for name in names])
 
+    async def versions_of_both(self, namespace: str, spec: CanaryRolloutSpec) -> tuple[str, str]:
+        """What stable's and the canary's pod templates say which version they are; empty where they do not."""
+        workload = spec.workload
+        stable = await self._deployment(namespace, workload.stable.deployment)
+        canary = await self._deployment(namespace, workload.canary.deployment)
+        return app_version(stable), app_version(canary)
+
     def _problems(
         self, key: Key, spec: CanaryRolloutSpec, stable: Object | None, canary: Object | None, router: Router
     ) -> list[str]:
@@ -121,14 +135,29 @@ class Gatherer:
             )
             if deployment is None
         ]
+        return found + self._taken(key, spec, router) + _cannot_mirror(spec, router) + router.problems()
+
+    def _taken(self, key: Key, spec: CanaryRolloutSpec, router: Router) -> list[str]:
+        """Deployments that are another CanaryRollout's. One stable for several canaries is fine where the route can do it."""
+        found: list[str] = []
         for name in (spec.workload.stable.deployment, spec.workload.canary.deployment):
             owner = self.owner(key[0], name)
-            if owner is not None and owner != key:
-                found.append(
-                    f"Deployment {name} already belongs to CanaryRollout {owner[1]}, which is older; "
-                    "two cannot move the same one: delete one of them"
-                )
-        return found + _cannot_mirror(spec, router) + router.problems()
+            if owner is None or owner == key:
+                continue
+            why = "two cannot move the same one: delete one of them"
+            if name == spec.workload.stable.deployment:
+                if self._same_route(key, owner, spec.traffic.router, name) and router.capabilities().variants:
+                    continue
+                why += ", or have both name the very same route of yours, where the router can split it among several canaries"
+            found.append(f"Deployment {name} already belongs to CanaryRollout {owner[1]}, which is older; {why}")
+        return found
+
+    def _same_route(self, key: Key, other: Key, router: str, stable: str) -> bool:
+        """Whether both have this stable and name the same place, as written."""
+        specs = [(self.cache.get(CANARY_ROLLOUTS, *one) or {}).get("spec") or {} for one in (key, other)]
+        places = [(one.get("traffic") or {}).get(router) for one in specs]
+        stables = [((one.get("workload") or {}).get("stable") or {}).get("deployment") for one in specs]
+        return places[0] is not None and places[0] == places[1] and stables == [stable, stable]
 
     def _commands(self, key: Key, memory: Memory) -> tuple[Command, ...]:
         rollout = self.cache.get(CANARY_ROLLOUTS, *key)

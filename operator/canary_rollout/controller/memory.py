@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.verdict import Assessment
+from canary_rollout.controller.comparing import Running
 from canary_rollout.kube.port import Object
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
@@ -32,11 +33,12 @@ class Pods:
 
 @dataclass(slots=True)
 class Contest:
-    """How often in a row somebody lowered our weight, and when we may write again (POSIX seconds)."""
+    """How often in a row somebody lowered our weight, when we may write again and when it was told (POSIX seconds)."""
 
     times: int = 0
     seen_version: str = ""
     reassert_at: float = 0.0
+    told_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Memory:
         latched: a state with a halt that is not known to be persisted yet; it counts instead of the persisted one.
         evidence: the rules' memory; ``None`` until taken from status.
         assessment: verdicts not yet decided on (kept until a decision on them is carried out).
+        comparing: the comparison as far as this process has fed it; ``None`` until taken from the evidence's checkpoint.
         evaluating: whether the rules are to be evaluated at every interval.
         check_error: why Prometheus cannot be asked for this rollout; empty when it can.
         contest: who interferes with the route.
@@ -75,6 +78,7 @@ class Memory:
     latched: RolloutState | None = None
     evidence: Evidence | None = None
     assessment: Assessment | None = None
+    comparing: Running | None = None
     evaluating: bool = False
     check_error: str = ""
     contest: Contest = field(default_factory=Contest)

@@ -35,6 +35,7 @@ from canary_rollout.kube.port import (
 from canary_rollout.model.conditions import Condition, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus, ConditionStatus, RolloutState
+from canary_rollout.model.units import format_weight
 from canary_rollout.traffic.port import Router, RouterContext, RouterError, Watched
 from canary_rollout.workloads.deployments import WorkloadError, Workloads
 from canary_rollout.workloads.view import holds_pause
@@ -43,6 +44,10 @@ log = structlog.get_logger(__name__)
 
 _UNPRIMED = 0.2
 """Seconds until a rollout whose objects are not listed yet is looked at again."""
+_CANNOT_LIST: Final = ("(404", "(403")
+"""How an answer reads that no waiting changes: the kind's CRD is not installed, or the operator may not list it."""
+_TELL_AGAIN: Final = 60.0
+"""Seconds until a contest of the route that goes on is told again."""
 _REFUSED = 10.0
 """Seconds until something that was refused is tried again."""
 _ANSWER_WITHIN: Final = 3.0
@@ -155,16 +160,23 @@ class Reconciler:
         shell.needs.need(key, watched)
         if absent := shell.needs.absent(watched):
             raise RouterError(absent[0])
-        if shell.needs.missing(watched):
-            return _UNPRIMED
+        if missing := shell.needs.missing(watched):
+            return await self._unlisted(rollout, memory, missing, deleting=deleting)
         await self._leave_old_place(rollout, memory, spec, router)
         seen = await shell.gatherer.observe(key, memory, spec, router)
         self._tell_unreadable(rollout, memory)
+        self._tell_contest(rollout, memory, seen)
         executor = Executor(router, Workloads(shell.api, key[0], spec))
         if deleting:
             goodbye = await farewell(shell.api, rollout, memory, seen, executor, now=shell.clock.now())
             return self._said(rollout, goodbye)
         return await self._decide(rollout, memory, spec, seen, executor)
+
+    async def _unlisted(self, rollout: Object, memory: Memory, missing: list[str], *, deleting: bool) -> float | None:
+        """Nothing is decided on a cold cache. A kind that is not there, or not ours to read, is told, not waited for in silence."""
+        if not any(code in words for words in missing for code in _CANNOT_LIST):
+            return _UNPRIMED
+        return await self._cannot(rollout, memory, Reason.ROUTE_REJECTED, "; ".join(missing), deleting=deleting)
 
     async def _decide(
         self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, seen: Observation, executor: Executor
@@ -174,6 +186,7 @@ class Reconciler:
         if decision.restart_evidence and memory.evidence is not None:
             begins = decision.state.began_at != memory.state.began_at
             memory.evidence = _afresh(memory.evidence, spec, new_revision=begins, now=now)
+            memory.comparing = None
         facts = Facts(
             spec=spec,
             generation=int(rollout["metadata"].get("generation", 0)),
@@ -264,6 +277,17 @@ class Reconciler:
         for words in sorted(memory.unreadable - memory.told):
             self._shell.telemetry.note(rollout, Note(Reason.COMMAND_REFUSED, words, warning=True))
         memory.told = memory.unreadable
+
+    def _tell_contest(self, rollout: Object, memory: Memory, seen: Observation) -> None:
+        """Somebody else wrote the route: told at once, and then once a minute while it goes on."""
+        view, wanted, now = seen.route, memory.state.wanted, self._shell.clock.now()
+        if view is None or not view.contested_by or (view.weight == wanted and not view.outdated):
+            return
+        if now - memory.contest.told_at < _TELL_AGAIN:
+            return
+        memory.contest.told_at = now
+        words = f"{view.contested_by} wrote {format_weight(view.weight)} over the wanted {format_weight(wanted)}"
+        self._shell.telemetry.note(rollout, Note(Reason.ROUTE_CONTESTED, words, warning=True))
 
     def _tell_notes(self, rollout: Object, decision: Decision) -> None:
         for note in decision.notes:

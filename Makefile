@@ -7,11 +7,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 N ?= 500
 RUNS ?= 10
+SEEDS ?= 1
+ROLLOUTS ?= 20
+SCENARIOS ?= healthy broken rollouts
+TICK ?= 15
+JSON ?=
 CONTEXT ?=
 UPGRADE ?=
 FAST := not e2e and not nginx and not prometheus and not slow
 
-.PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-scale bench-sampler coverage clean venv
+.PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-scale bench-sampler bench-analysis coverage clean venv
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -80,6 +85,9 @@ bench: $(STAMP) ## Fault visible in Prometheus -> last request on the canary, th
 
 bench-scale: $(STAMP) ## N rollouts on the real API server: CPU, memory, API calls, queries, lateness (N=500)
 	@$(BIN)/python bench/scale.py --rollouts $(N)
+
+bench-analysis: $(STAMP) ## False rollbacks and time to detect, beside the peers' rules (SEEDS="1 2" ROLLOUTS=20 SCENARIOS="healthy broken" JSON=file)
+	@$(BIN)/python bench/analysis.py --seeds $(SEEDS) --rollouts $(ROLLOUTS) --scenarios $(SCENARIOS) --tick $(TICK) $(if $(JSON),--json $(JSON))
 
 bench-sampler: $(STAMP) ## Queries per tick and CPU per check of the sampler alone
 	@$(BIN)/python bench/sampler.py

@@ -93,17 +93,22 @@ def _no_history() -> list[Scenario]:
 
 
 def _broken() -> list[Scenario]:
-    cells = product((50.0, 2000.0), (50, 500, 2500), (0.005, 0.01, 0.02, 0.05, 0.5, 1.0))
+    cells = product((50.0, 2000.0), (50, 500, 2500), (0.002, 0.005, 0.01, 0.02, 0.05, 0.5, 1.0))
     return [
         Scenario(
-            f"broken-{rps:.0f}-{weight / 100:g}-{rate * 100:g}",
-            rps,
-            stages=((weight, HOUR),),
-            broken_rate=rate,
-            group="broken",
-            history=0.0,
+            f"broken-{rps:.0f}-{weight / 100:g}-{rate * 100:g}", rps, ((weight, HOUR),), broken_rate=rate, group=group
         )
         for rps, weight, rate in cells
+        for group in ("broken" if rate in {0.01, 0.05, 0.5, 1.0} else "slight",)
+    ]
+
+
+def _new_service() -> list[Scenario]:
+    """The broken ones, on a service without any history."""
+    return [
+        replace(scenario, name=f"new-{scenario.name}", history=0.0, group="new")
+        for scenario in _broken()
+        if scenario.group == "broken"
     ]
 
 
@@ -117,7 +122,6 @@ def _late() -> list[Scenario]:
             broken_rate=rate,
             onset=HOUR / 2,
             group="late",
-            history=0.0,
         )
         for rps, weight, rate in cells
     ]
@@ -141,7 +145,7 @@ def _bursty() -> list[Scenario]:
 def _rollouts() -> list[Scenario]:
     """Whole rollouts of four hours that are broken from the start: what an operator's user sees."""
     return [
-        Scenario(f"rollout-{rps:.0f}-{rate * 100:g}", rps, broken_rate=rate, group="rollouts", history=HOUR)
+        Scenario(f"rollout-{rps:.0f}-{rate * 100:g}", rps, broken_rate=rate, group="rollouts")
         for rps, rate in product((50.0, 2000.0), (0.005, 0.01, 0.02, 0.05, 0.5, 1.0))
     ]
 
@@ -207,7 +211,7 @@ def _odd() -> list[Scenario]:
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for family in (_healthy, _no_history, _broken, _late, _bursty, _rollouts, _latency, _memory, _odd)
+    for family in (_healthy, _no_history, _broken, _new_service, _late, _bursty, _rollouts, _latency, _memory, _odd)
     for scenario in family()
 }
 GROUPS = tuple(dict.fromkeys(scenario.group for scenario in SCENARIOS.values()))

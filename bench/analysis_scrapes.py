@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from analysis_scenarios import Scenario
 
+from canary_rollout.analysis.sequential import Arm, RawSample
+
 Floats = npt.NDArray[np.float64]
 EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, math.inf)
 OTHER_EDGES = (0.01, 0.025, 0.1, 0.3, 0.5, 1.0, 3.0, math.inf)
@@ -23,42 +25,37 @@ LONG_AGO = -30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the replay format: a scraped sample, or (`series` "weight") the weight from `ts` on."""
+class Weight:
+    """The weight, basis points, that is in force from `ts` on."""
 
     ts: float
-    arrival: float
-    arm: str
-    pod: str
-    series: str
-    value: float
-    le: float | None = None
-    created: float | None = None
+    weight: int
 
-    def line(self) -> dict[str, object]:
-        """The JSON object of the replay format."""
-        if self.series == "weight":
-            return {"ts": self.ts, "weight": int(self.value)}
-        raw: dict[str, object] = {
-            "ts": round(self.ts, 3),
-            "arrival": round(self.arrival, 3),
-            "arm": self.arm,
-            "pod": self.pod,
-            "series": self.series,
-            "value": self.value,
-        }
-        if self.le is not None:
-            raw["le"] = "+Inf" if math.isinf(self.le) else self.le
-        if self.created is not None:
-            raw["created"] = round(self.created, 3)
-        return raw
+
+def line(event: RawSample | Weight) -> dict[str, object]:
+    """The JSON object of `kubectl canary replay` for one sample or weight."""
+    if isinstance(event, Weight):
+        return {"ts": event.ts, "weight": event.weight}
+    raw: dict[str, object] = {
+        "ts": event.ts,
+        "arrival": event.arrival,
+        "arm": event.arm,
+        "pod": event.pod,
+        "series": event.series,
+        "value": event.value,
+    }
+    if event.le is not None:
+        raw["le"] = "+Inf" if math.isinf(event.le) else event.le
+    if event.created is not None:
+        raw["created"] = event.created
+    return raw
 
 
 @dataclass(slots=True)
 class Pod:
     """One pod's whole life: cumulative counts at the end of every second, when it was scraped, when it restarted."""
 
-    arm: str
+    arm: Arm
     name: str
     created: float
     rate: Floats
@@ -100,11 +97,11 @@ class Scrapes:
             sum(pod.errors[last] - pod.errors[first] for pod in self.pods if pod.arm == "canary" and last > first)
         )
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[RawSample | Weight]:
         """Samples and weights in arrival order."""
         weights, at = [], 0.0
         for weight, seconds in self.scenario.stages:
-            weights.append(Event(at, at, "", "", "weight", weight))
+            weights.append(Weight(at, weight))
             at += seconds
         columns = [self._columns(index, pod) for index, pod in enumerate(self.pods)]
         table = np.concatenate([column for column in columns if len(column)])
@@ -114,7 +111,7 @@ class Scrapes:
                 yield weights.pop(0)
             pod = self.pods[int(number)]
             series, le = self._series(pod, int(code))
-            yield Event(ts, arrival, pod.arm, pod.name, series, value, le, pod.created)
+            yield RawSample(ts, pod.arm, pod.name, series, value, le, pod.created, arrival)
         yield from weights
 
     def _series(self, pod: Pod, code: int) -> tuple[str, float | None]:
@@ -167,9 +164,9 @@ class Scrapes:
         )
 
 
-def simulate(scenario: Scenario, seed: int) -> Scrapes:
-    """Draw one rollout; the same scenario and seed give the same samples."""
-    rng = np.random.default_rng([seed, *scenario.name.encode()])
+def simulate(scenario: Scenario, seed: int, number: int = 0) -> Scrapes:
+    """Draw one rollout; the same scenario, seed and number give the same samples."""
+    rng = np.random.default_rng([seed, number, *scenario.name.encode()])
     out = Scrapes(scenario, -scenario.history, scenario.length)
     seconds = np.arange(-scenario.history, scenario.length + 1)
     share = _share(scenario, seconds)
@@ -240,7 +237,7 @@ def _pod(
     out: Scrapes,
     seconds: Floats,
     outage: npt.NDArray[np.bool_],
-    arm: str,
+    arm: Arm,
     name: str,
     created: float,
     rate: Floats,
@@ -310,6 +307,7 @@ def _when(
     ts = ts[kept]
     delay = rng.uniform(0.02, 0.3, len(ts))
     late = rng.random(len(ts)) < scenario.late
+    ts = np.round(ts, 3)
     return ts, ts + np.where(late, rng.uniform(interval, 3 * interval, len(ts)), delay)
 
 

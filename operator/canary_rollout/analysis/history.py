@@ -37,6 +37,7 @@ BURST: Final = 10.0
 """How many errors are taken to come at once where the past had too few to tell."""
 LEAST_REQUESTS: Final = 20
 LEAST_ERRORS: Final = 3
+"""Bursts (of the size the past had) by which the canary must exceed what is usual: two can always meet."""
 LEAST_SCALE: Final = 0.05
 TYPICAL_TAIL: Final = 0.05
 ERRORS: Final = "errors"
@@ -305,7 +306,7 @@ class HistoryTest:
         reference = usual.centre if alone or stable is None else stable.value
         excess = canary.value - reference
         bad = excess > UNITS * self._scale(signal, usual, canary, None if alone else stable) and self._matters(
-            signal, canary, reference
+            signal, usual, canary, reference
         )
         self._rows[signal] = self._rows.get(signal, 0) + 1 if bad else 0
         failed = self._rows[signal] >= IN_A_ROW
@@ -332,15 +333,19 @@ class HistoryTest:
                 usual.scale, between * math.sqrt(1 / canary.across + (1.57 / stable.across if stable else 0.0))
             )
         fewer = max(1.0, usual.volume / canary.volume)
-        share = max(usual.centre, stable.value if stable else 0.0, 1 / max(usual.volume, 1.0))
-        sampling = BURST * share * (1 - min(share, 1.0)) / canary.volume
+        share = self._share(usual, stable)
+        sampling = _together(usual) * share * (1 - share) / canary.volume
         return math.sqrt(max(usual.scale**2 * fewer, sampling))
 
-    def _matters(self, signal: str, canary: _Value, reference: float) -> bool:
+    @staticmethod
+    def _share(usual: Baseline, stable: _Value | None) -> float:
+        return min(max(usual.centre, stable.value if stable else 0.0, 1 / max(usual.volume, 1.0)), 1.0)
+
+    def _matters(self, signal: str, usual: Baseline, canary: _Value, reference: float) -> bool:
         if signal.startswith("gauge:"):
             return canary.value - reference > math.log(max(self._policy.tolerance, 1.05))
         floor = self._policy.floor if signal == ERRORS else self._policy.latency_floor
-        enough = canary.value * canary.volume >= LEAST_ERRORS
+        enough = (canary.value - reference) * canary.volume >= LEAST_ERRORS * _together(usual)
         return enough and canary.value > self._policy.tolerance * reference and canary.value - reference >= floor
 
     def _sentence(self, signal: str, shown: Sequence[float], usual: Baseline, *, alone: bool) -> str:
@@ -367,6 +372,14 @@ class HistoryTest:
                 f"the stored past of the service cannot be read ({error!r}): delete it, and it is learned again"
             ) from error
         self._past = None
+
+
+def _together(usual: Baseline) -> float:
+    """How many errors came at once in the past: the variance of its shares over what independent errors would have."""
+    expected = usual.centre * usual.volume
+    if expected < BURST:
+        return BURST
+    return max(1.0, usual.scale**2 * usual.volume / (usual.centre * (1 - usual.centre)))
 
 
 def _baseline(parts: Sequence[float]) -> Baseline:

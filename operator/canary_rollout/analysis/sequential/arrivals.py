@@ -12,6 +12,7 @@ from typing import Any, Final
 from canary_rollout.analysis.sequential.bounds import log_mixture
 from canary_rollout.analysis.sequential.counts import PodCounts, Tick
 from canary_rollout.analysis.sequential.eprocess import Flow, Totals
+from canary_rollout.analysis.sequential.numbers import short, shorts
 
 ENOUGH: Final = 0.75
 """Share of stable's usual requests that must have been scraped as late as the canary's bad ones."""
@@ -73,9 +74,9 @@ class Freshness:
 
     def state(self) -> list[Any]:
         """Return the state as JSON, rounded; this object goes on with the rounded numbers."""
-        self._usual = round(self._usual, 3)
-        self._covered = [[round(x, 3) for x in entry] for entry in self._covered]
-        return [self._usual, self.released, self._covered]
+        self._usual = short(self._usual)
+        self._covered = [shorts(entry) for entry in self._covered]
+        return [self._usual, self.released, [list(entry) for entry in self._covered]]
 
     @classmethod
     def restore(cls, raw: Any) -> "Freshness":

@@ -8,6 +8,8 @@ cannot raise its own bar. Formula: analysis method, section 2.1 (a quasi-likelih
 from collections.abc import Iterable
 from typing import Any, Final
 
+from canary_rollout.analysis.sequential.numbers import short
+
 PRIOR: Final = 10.0
 """Dispersion believed before anything is known."""
 
@@ -82,7 +84,7 @@ class Dispersion:
     def state(self) -> list[float]:
         """Return the state between two blocks as numbers."""
         numbers = (self._num, self._den, self._squares, self._errors, self._requests, self._blocks)
-        rounded = [float(f"{number:.9g}") for number in (*numbers, self._usual, self._ticks)]
+        rounded = [short(float(f"{number:.7g}"), 4) for number in (*numbers, self._usual, self._ticks)]
         self._num, self._den, self._squares, self._errors, self._requests, self._blocks = rounded[:6]
         self._usual, self._ticks = rounded[6:]
         return rounded

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Any, Final
 
+from canary_rollout.analysis.sequential.numbers import shorts
+
 RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
 """How many times worse than the tolerance the mixture believes the canary to be."""
 
@@ -324,25 +326,22 @@ class RatioProcess:
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
         for start in self.starts:
-            start.logs = [round(x, 4) for x in start.logs]
-            start.bets = [round(x, 4) for x in start.bets]
-            start.base = tuple(round(x, 3) for x in start.base)  # type: ignore[assignment]  # four
-        self.totals = [round(x, 3) for x in self.totals]
+            start.logs = shorts(start.logs)
+            start.bets = shorts(start.bets)
+            start.base = tuple(shorts(start.base))  # type: ignore[assignment]  # four
+        self.totals = shorts(self.totals)
         for cell in self.ring:
-            for name in ("n1", "e1", "n2", "e2"):
-                setattr(cell, name, round(getattr(cell, name), 3))
-        self.waiting = [[round(x, 3) for x in entry] for entry in self.waiting if entry[2] > 0]
+            cell.n1, cell.e1, cell.n2, cell.e2 = shorts((cell.n1, cell.e1, cell.n2, cell.e2))
+        self.waiting = [shorts(entry) for entry in self.waiting if entry[2] > 0]
         block = self._block
-        self._block = _Block(
-            block.first, *(round(x, 3) for x in (block.n1, block.e1, block.n2, block.e2, block.odds_floor))
-        )
+        self._block = _Block(block.first, *shorts((block.n1, block.e1, block.n2, block.e2, block.odds_floor)))
         self._remember_gains()
         self._sum()
         return {
             "i": self.index,
-            "t": self.totals,
+            "t": list(self.totals),
             "c": [[cell.phi, cell.odds_floor, cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
-            "w": self.waiting,
+            "w": [list(entry) for entry in self.waiting],
             "s": [[start.number, start.after, *start.base, start.logs, start.bets] for start in self.starts],
             "j": self.latest,
             "b": [getattr(self._block, name) for name in ("first", "n1", "e1", "n2", "e2", "odds_floor")],

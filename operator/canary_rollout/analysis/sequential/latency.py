@@ -12,6 +12,7 @@ from canary_rollout.analysis.sequential.arrivals import Freshness
 from canary_rollout.analysis.sequential.counts import PodCounts, Tick
 from canary_rollout.analysis.sequential.dispersion import Dispersion
 from canary_rollout.analysis.sequential.eprocess import RatioProcess, Totals
+from canary_rollout.analysis.sequential.numbers import short, shorts
 
 MOST_EDGES: Final = 5
 SMALLEST_TAIL: Final = 0.001
@@ -113,7 +114,8 @@ class LatencyTest:
 
     def state(self) -> dict[str, Any]:
         """Return the state between two blocks as JSON."""
-        self.stage_requests = round(self.stage_requests, 3)
+        self._candidates = {edge: shorts(counts) for edge, counts in self._candidates.items()}
+        self.stage_requests = short(self.stage_requests)
         return {
             "n": self.stage_requests,
             "p": [[edge, process.state()] for edge, process in self.processes.items()],

@@ -9,6 +9,7 @@ from math import exp, log, log1p
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.eprocess import Totals
+from canary_rollout.analysis.sequential.numbers import shorts
 
 MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
 _MOST: Final = 0.99
@@ -78,10 +79,10 @@ class LimitProcess:
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
-        self.totals = [round(x, 3) for x in self.totals]
+        self.totals = shorts(self.totals)
         for start in self.starts:
-            start.logs = [round(x, 4) for x in start.logs]
-            start.base = [round(x, 3) for x in start.base]
+            start.logs = shorts(start.logs)
+            start.base = shorts(start.base)
         return {
             "j": self.latest,
             "t": list(self.totals),

@@ -1,7 +1,7 @@
 """From evidence and counts to verdicts, each with its sentence (the table of the analysis method, section 2.5)."""
 
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 from typing import Final
 
 from canary_rollout.analysis.sequential import wording
@@ -25,6 +25,7 @@ _MISSING_INTERVALS: Final = 3.0
 _EXPECTED_REQUESTS: Final = 20.0
 _MISMATCH: Final = 0.25
 _MISMATCH_REQUESTS: Final = 1000.0
+_SIGMAS: Final = 5.0
 _STAKE: Final = 0.5
 
 _Lack = tuple[State, str]
@@ -130,7 +131,8 @@ class Ruling:
         if not 0 < weight < FULL or both < _MISMATCH_REQUESTS or stage.n1 <= 0:
             return []
         share, wanted = stage.n1 / both, weight / FULL
-        if abs(share / wanted - 1.0) <= _MISMATCH:
+        by_chance = _SIGMAS * sqrt(both * wanted)
+        if abs(share / wanted - 1.0) <= _MISMATCH or abs(stage.n1 - both * wanted) <= by_chance:
             return []
         text = (
             f"canary got {wording.percent(share)} of {wording.count(both)} requests instead of {wording.percent(wanted)}; "

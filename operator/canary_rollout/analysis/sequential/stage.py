@@ -1,12 +1,13 @@
 """What is counted per stage: for sentences, for the promotion gate and for what is missing; no evidence."""
 
-from math import inf
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.counts import Tick
 from canary_rollout.analysis.sequential.eprocess import Totals
+from canary_rollout.analysis.sequential.numbers import shorts
 from canary_rollout.model.units import FULL
 
+_NEVER: Final = -1e12
 HALF: Final = 150.0
 """Seconds; "the last minutes" are one to two of these."""
 
@@ -20,12 +21,12 @@ class StageCounts:
         self.errors = 0.0
         self._stage = [0.0] * 4
         self._halves = [[0.0] * 4, [0.0] * 4]
-        self._half_began = -inf
+        self._half_began = _NEVER
         self.expected = 0.0
         """Requests the canary should have had since its last one, by stable's traffic and the weight."""
-        self.canary_at = -inf
+        self.canary_at = _NEVER
         """When the canary last had a request (or the stage began), POSIX seconds."""
-        self.complete_at = -inf
+        self.complete_at = _NEVER
         """Time of the latest tick whose source answered."""
 
     def take(self, tick: Tick) -> bool:
@@ -33,7 +34,7 @@ class StageCounts:
         begins = tick.weight != self.weight
         if begins:
             self.weight, self._stage, self.expected, self.canary_at = tick.weight, [0.0] * 4, 0.0, tick.at
-        if tick.complete or self.complete_at == -inf:
+        if tick.complete or self.complete_at == _NEVER:
             self.complete_at = tick.at
         n1, e1 = _sum(tick.canary)
         n2, e2 = _sum(tick.stable)
@@ -63,10 +64,11 @@ class StageCounts:
 
     def state(self) -> list[Any]:
         """Return the state as JSON, rounded; this object goes on with the rounded numbers."""
-        self._stage, *self._halves = ([round(x, 3) for x in counts] for counts in (self._stage, *self._halves))
-        self.requests, self.errors, self.expected = (round(x, 3) for x in (self.requests, self.errors, self.expected))
+        self._stage, *self._halves = (shorts(counts) for counts in (self._stage, *self._halves))
+        self.requests, self.errors, self.expected = shorts((self.requests, self.errors, self.expected))
         times = [self._half_began, self.canary_at, self.complete_at]
-        return [self.weight, self.requests, self.errors, self._stage, self._halves, self.expected, times]
+        halves = [list(half) for half in self._halves]
+        return [self.weight, self.requests, self.errors, list(self._stage), halves, self.expected, times]
 
     @classmethod
     def restore(cls, raw: Any) -> "StageCounts":

@@ -26,7 +26,31 @@ GOOD_ONES = {
         "stages.0.exit": [{"preset": "latency-p75", "maxRatio": "1.10"}, {"name": "up", "query": "up", "min": "1"}],
     },
     "rules": {"haltRules": [RULE, {"name": "queue", "query": "sum(queue) > 0", "below": "0.5%", "for": "90s"}]},
-    "no rules": {"haltRules": []},
+    "no rules": {"haltRules": [], "defaultHaltRules": False},
+    "a standard rule changed, one switched off": {
+        "haltRules": [{"name": "error-rate", "above": "2%"}, {"name": "cpu", "enabled": False}]
+    },
+    "all kinds of bounds": {
+        "haltRules": [
+            {"name": "a", "preset": "cache-hit-ratio", "belowRatio": "0.9", "baseline": {"from": "BeforeRollout"}},
+            {"name": "b", "query": "sum(denied)", "aboveSigma": "3", "dryRun": True},
+            {"name": "c", "alert": {"labels": {"severity": "critical|page", "namespace": "$namespace"}}},
+            {
+                "name": "d",
+                "preset": "my-own",
+                "source": "mine/shop",
+                "aboveRatio": "2",
+                "baseline": {"from": "Fixed", "value": "0.4"},
+            },
+        ]
+    },
+    "gates at both ends": {
+        "stages": STAGES,
+        "stages.1.entry": [{"name": "quiet", "alert": {"labels": {"severity": "1|2"}}, "for": "24h"}],
+        "stages.1.haltRules": [{"name": "error-rate", "above": "0.5%"}],
+    },
+    "rule sets": {"haltRuleSets": [{"name": "gold", "kind": "ClusterHaltRuleSet", "variables": {"tier": "gold"}}]},
+    "analysis": {"analysis": {"tolerance": "2", "certify": "1%", "actions": {"latency": "Rollback"}}},
     "arms": {"metrics.arms": {"by": "label", "label": "version", "stable": "v1", "canary": "v2"}},
     "an address with a path": {"metrics.prometheus": "https://prometheus.example:443/select/0/prometheus"},
     "an IPv6 address": {"metrics.prometheus": "http://[fd00::1]:9090"},

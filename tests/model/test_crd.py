@@ -24,7 +24,8 @@ def nodes(at: str, schema: dict):
             yield from nodes(f"{at}[]", schema[key])
 
 
-SPEC = dict(nodes("spec", SCHEMA["properties"]["spec"]))
+SETS = crd.rule_set_schema("HaltRuleSet")["properties"]["spec"]
+SPEC = dict([*nodes("spec", SCHEMA["properties"]["spec"]), *nodes("set", SETS)])
 STATUS = dict(nodes("status", SCHEMA["properties"]["status"]))
 
 
@@ -42,7 +43,7 @@ def test_a_file_that_is_not_is_told_how_to_become_it(tmp_path, capsys):
 
 def test_it_is_printed(capsys):
     assert crd.main([]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == crd.definition()
+    assert list(yaml.safe_load_all(capsys.readouterr().out)) == crd.definitions()
 
 
 @pytest.mark.parametrize("at", [*SPEC, *STATUS])

@@ -9,6 +9,7 @@ from rollouts import BAD, GONE, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad
 
 from canary_rollout.model.explain import explain_validation_error, validation_problems
 from canary_rollout.model.spec import CanaryRolloutSpec, check_stages, stages_from_weights
+from canary_rollout.model.standard_rules import STANDARD_NAMES
 from canary_rollout.model.units import (
     FULL,
     UnitError,
@@ -30,7 +31,8 @@ def problems_of(spec) -> list[str]:
 def test_a_spec_of_three_names_is_enough():
     spec = CanaryRolloutSpec.model_validate(GOOD["spec"])
     assert [format_weight(stage.weight) for stage in spec.active_stages] == ["0.5%", "5%", "25%", "100%"]
-    assert [rule.name for rule in spec.halt_rules] == ["error-rate", "p99-latency"]
+    assert spec.halt_rules == ()
+    assert [rule.name for rule in spec.rules_for(None)] == list(STANDARD_NAMES)
     assert spec.traffic.router == "nginx"
 
 

@@ -98,6 +98,8 @@ def _cohort(**cohort: Any) -> dict[str, Any]:
 
 
 _WEIGHT = "spec.stages[0].weight"
+_RULE_BOUNDS = "above, below, aboveRatio, belowRatio and aboveSigma"
+_GATE_BOUNDS = "max, min, maxRatio, minRatio and maxSigma"
 _CHOICES = "not among the choices"
 
 BAD: tuple[Bad, ...] = (
@@ -433,25 +435,115 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "a rule about nothing",
         "spec.haltRules[0]",
-        "name exactly one of preset (a ready-made query) and query (PromQL of your own); found none",
+        "name exactly one of preset (a ready-made query), query (PromQL of your own) and alert (firing alerts); found none",
         _rule(preset=GONE),
     ),
     Bad("a rule about two things", "spec.haltRules[0]", "name exactly one of preset", _rule(query="up")),
     Bad(
         "a rule without a bound",
         "spec.haltRules[0]",
-        "halt rule errors names exactly one of above, below and aboveRatio; found none",
+        f"halt rule errors names exactly one of {_RULE_BOUNDS}; found none",
         _rule(above=GONE),
     ),
     Bad(
         "a rule with two bounds",
         "spec.haltRules[0]",
-        "halt rule errors names exactly one of above, below and aboveRatio",
+        f"halt rule errors names exactly one of {_RULE_BOUNDS}; found",
         _rule(below="1"),
     ),
     Bad("two rules of one name", "spec.haltRules", "rename one", {"haltRules": [RULE, RULE]}),
     Bad("an unknown action", "spec.haltRules[0].action", _CHOICES, _rule(action="Explode"), "supported values"),
-    Bad("an unknown preset", "spec.haltRules[0].preset", _CHOICES, _rule(preset="vibes"), "supported values"),
+    Bad("a preset that is no name", "spec.haltRules[0].preset", "is not the name of a preset", _rule(preset="Vibes!")),
+    Bad(
+        "an alert with a bound",
+        "spec.haltRules[0]",
+        "with an alert",
+        _rule(preset=GONE, alert={"labels": {"severity": "critical"}}),
+        f"halt rule errors names exactly one of {_RULE_BOUNDS}",
+    ),
+    Bad(
+        "an alert of anything",
+        "spec.haltRules[0].alert.labels",
+        "too short",
+        _rule(preset=GONE, above=GONE, alert={"labels": {}}),
+        "should have at least 1 properties",
+    ),
+    Bad(
+        "a baseline of a plain threshold",
+        "spec.haltRules[0]",
+        "a baseline belongs to a ratio or a sigma",
+        _rule(baseline={"from": "SameHour"}),
+        server_at="spec.haltRules[0].baseline",
+    ),
+    Bad(
+        "a sigma of now",
+        "spec.haltRules[0]",
+        "a sigma needs the baseline SameHour",
+        _rule(above=GONE, aboveSigma="3", baseline={"from": "Stable"}),
+        server_at="spec.haltRules[0].baseline",
+    ),
+    Bad(
+        "a fixed baseline without its value",
+        "spec.haltRules[0].baseline",
+        "a baseline has a value if it is Fixed",
+        _rule(above=GONE, aboveRatio="2", baseline={"from": "Fixed"}),
+    ),
+    Bad(
+        "an unknown baseline",
+        "spec.haltRules[0].baseline.from",
+        _CHOICES,
+        _rule(above=GONE, aboveRatio="2", baseline={"from": "Yesterday"}),
+        "supported values",
+    ),
+    Bad(
+        "two entry gates of one name",
+        "spec.stages[0]",
+        "the gates of a stage have unique names",
+        {"stages": _stages("100%", entry=[{"preset": "error-rate", "max": "1%"}] * 2)},
+        server_at="spec.stages[0].entry",
+    ),
+    Bad(
+        "two rules of one name in a stage",
+        "spec.stages[0]",
+        "two halt rules of a stage have the same name",
+        {"stages": _stages("100%", haltRules=[RULE, RULE])},
+        server_at="spec.stages[0].haltRules",
+    ),
+    Bad(
+        "a tolerance below one",
+        "spec.analysis",
+        'is out of range: write "1" to "100"',
+        {"analysis": {"tolerance": "0.9"}},
+        server_at="spec.analysis.tolerance",
+    ),
+    Bad(
+        "a false rollback rate of everything",
+        "spec.analysis",
+        "is out of range",
+        {"analysis": {"falseRollbackRate": "51%"}},
+        server_at="spec.analysis.falseRollbackRate",
+    ),
+    Bad(
+        "an unknown action of a test",
+        "spec.analysis.actions.errors",
+        _CHOICES,
+        {"analysis": {"actions": {"errors": "Explode"}}},
+        "supported values",
+    ),
+    Bad(
+        "an unknown kind of rule set",
+        "spec.haltRuleSets[0].kind",
+        _CHOICES,
+        {"haltRuleSets": [{"name": "gold", "kind": "RuleSet"}]},
+        "supported values",
+    ),
+    Bad(
+        "a variable that ends a string",
+        "spec.haltRuleSets[0].variables.tier",
+        "is not the value of a variable",
+        {"haltRuleSets": [{"name": "gold", "variables": {"tier": 'x"} or up{job="'}}]},
+        "should match",
+    ),
     Bad(
         "an empty query",
         "spec.haltRules[0].query",
@@ -469,13 +561,13 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "a gate without a bound",
         "spec.stages[0].exit[0]",
-        "a gate names exactly one of max, min and maxRatio; found none",
+        f"a gate names exactly one of {_GATE_BOUNDS}; found none",
         _gate(preset="error-rate"),
     ),
     Bad(
         "a gate with two bounds",
         "spec.stages[0].exit[0]",
-        "a gate names exactly one of max, min and maxRatio",
+        f"a gate names exactly one of {_GATE_BOUNDS}; found",
         _gate(preset="error-rate", max="1%", maxRatio="2"),
     ),
     Bad(
@@ -484,7 +576,7 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "a nameless gate with a query",
         "spec.stages[0].exit[0]",
-        "a gate with a query needs a name",
+        "a gate without a preset needs a name",
         _gate(query="up", min="1"),
     ),
     Bad(
@@ -557,6 +649,15 @@ HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("spec.metrics.arms.label", "metrics.arms.label", {"metrics.arms": {"by": "label", "stable": "a", "canary": "b"}}),
     ("spec.metrics.arms.stable", "metrics.arms.stable", {"metrics.arms": {"by": "label", "label": "v", "canary": "b"}}),
     ("spec.haltRules[0].name", "haltRules.0.name", {"haltRules": [RULE]}),
+    ("spec.haltRules[0].preset", "haltRules.0.preset", {"haltRules": [RULE]}),
+    ("spec.haltRules[0].source", "haltRules.0.source", {"haltRules": [RULE]}),
+    ("spec.haltRules[0].server", "haltRules.0.server", {"haltRules": [RULE]}),
+    (
+        "spec.haltRules[0].alert.labels.severity",
+        "haltRules.0.alert.labels.severity",
+        {"haltRules": [{"name": "alerts", "alert": {"labels": {"severity": "critical"}}}]},
+    ),
+    ("spec.haltRuleSets[0].name", "haltRuleSets.0.name", {"haltRuleSets": [{"name": "gold"}]}),
     ("spec.workload.identityPaths[0]", "workload.identityPaths.0", {"workload.identityPaths": ["/spec/a"]}),
 )
 """Fields that reach one of those places: path in the YAML, path of the change, changes it needs beside it."""

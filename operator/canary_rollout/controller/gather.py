@@ -184,7 +184,7 @@ def _spec_problems(memory: Memory) -> list[str]:
     """What is wrong with what the user wrote, although there is an older spec to go on with."""
     if memory.spec_error:
         return [f"spec is not valid, nothing is raised and the last valid one counts: {memory.spec_error}"]
-    return [memory.check_error] if memory.check_error else []
+    return [*memory.set_problems, *([memory.check_error] if memory.check_error else [])]
 
 
 def _revision(memory: Memory, spec: CanaryRolloutSpec, deployment: Object | None, labels: frozenset[str]) -> str:

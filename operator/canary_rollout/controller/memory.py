@@ -14,7 +14,8 @@ from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.verdict import Assessment
 from canary_rollout.controller.comparing import Running
 from canary_rollout.kube.port import Object
-from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.effective import resolve
+from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule
 from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
 
 log: Final = structlog.get_logger(__name__)
@@ -47,7 +48,12 @@ class Memory:
 
     Attributes:
         uid: of the object; one that was created again under the same name is another.
-        spec: the last valid spec; ``None`` when this process has not seen one.
+        written: the last valid spec as somebody wrote it; ``None`` when this process has not seen one.
+        spec: the same with whole halt rules, those of the sets it refers to among them; what everything goes by.
+        set_problems: why a set could not be taken in.
+        taken: the rules of each set as they were taken in last.
+        sets_as_of: versions of the sets in ``spec``; ``None``: they are not looked up yet.
+        waited_for_sets: how many looks were put off until they are listed.
         spec_error: why the spec of ``generation`` is not valid; empty when it is.
         acted_on: the spec of the last look that was carried out; another one may name another route or Deployment.
         status: the status at ``status_version`` (resourceVersion).
@@ -67,7 +73,12 @@ class Memory:
 
     uid: str = ""
     generation: int = -1
+    written: CanaryRolloutSpec | None = None
     spec: CanaryRolloutSpec | None = None
+    set_problems: tuple[str, ...] = ()
+    taken: dict[str, tuple[HaltRule, ...]] = field(default_factory=dict)
+    sets_as_of: tuple[str, ...] | None = None
+    waited_for_sets: int = 0
     spec_error: str = ""
     acted_on: CanaryRolloutSpec | None = None
     status_version: str = ""
@@ -104,11 +115,15 @@ class Memory:
         from canary_rollout.model.explain import explain_validation_error  # noqa: PLC0415 - only when something changed
 
         try:
-            self.spec, self.spec_error = CanaryRolloutSpec.model_validate(rollout.get("spec") or {}), ""
+            self.written, self.spec_error = CanaryRolloutSpec.model_validate(rollout.get("spec") or {}), ""
         except ValidationError as error:
             # The last valid one stays: what serves by it is still watched, and taken back when it does harm.
             self.spec_error = explain_validation_error(error)
             return
+        self.sets_as_of = None
+        # Until the sets are looked up, those of the last time stand in.
+        effective = resolve(self.written, lambda _: "it is not read yet", self.taken)
+        self.spec, self.set_problems = effective.spec, effective.problems
         workload = self.spec.workload
         for known in (self.revisions, self.pods):
             for name in known.keys() - {workload.stable.deployment, workload.canary.deployment}:

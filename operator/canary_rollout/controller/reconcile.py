@@ -14,6 +14,7 @@ from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
 from canary_rollout.controller.queue import Key
+from canary_rollout.controller.rule_sets import RuleSets, watched_sets
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import Action, Decision, Lower, Note
 from canary_rollout.engine.draft import RESTING
@@ -132,6 +133,7 @@ class Reconciler:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._sets = RuleSets(shell.cache)
         self.memories: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -157,11 +159,14 @@ class Reconciler:
         shell, key = self._shell, key_of(rollout)
         router = shell.router_for(self._context(rollout, spec))
         watched = (*router.watched(), *_deployments(key, spec))
-        shell.needs.need(key, watched)
+        shell.needs.need(key, (*watched, *watched_sets(key[0], memory.written)))
         if absent := shell.needs.absent(watched):
             raise RouterError(absent[0])
         if missing := shell.needs.missing(watched):
             return await self._unlisted(rollout, memory, missing, deleting=deleting)
+        if not self._sets.take_in(key, memory, shell.needs.missing):
+            return _UNPRIMED
+        spec = memory.spec or spec
         await self._leave_old_place(rollout, memory, spec, router)
         seen = await shell.gatherer.observe(key, memory, spec, router)
         self._tell_unreadable(rollout, memory)

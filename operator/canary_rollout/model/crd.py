@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated: ``python -m canary_rollout.model.crd [--check FILE]``."""
+"""The CustomResourceDefinitions, generated: ``python -m canary_rollout.model.crd [--check FILE]``."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ import yaml
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
+from canary_rollout.model.rule_sets import CLUSTER, CLUSTER_PLURAL, NAMESPACED, NAMESPACED_PLURAL, HaltRuleSetSpec
 from canary_rollout.model.schema import Schema, spec_schema, status_schema
 from canary_rollout.model.spec import GROUP, KIND, PLURAL, VERSION, CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
@@ -26,6 +27,10 @@ _COLUMNS: Final = (
     ("Revision", "string", ".status.revision", 1, "Revision being rolled out, or the last one that was."),
     ("Router", "string", ".status.router", 1, "Router and how it serves."),
     ("Next change", "string", ".status.nextChange", 1, "When something changes next if nothing goes wrong."),
+)
+_SET_COLUMNS: Final = (
+    ("Description", "string", ".spec.description", 0, "What the rules are for."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
 )
 _NAME_RULE: Final = Rule(
     f"size(self.metadata.name) <= {LONGEST_NAME}",
@@ -59,33 +64,70 @@ def schema() -> Schema:
     }
 
 
+def rule_set_schema(kind: str) -> Schema:
+    """``openAPIV3Schema`` of a set of halt rules."""
+    where = "the rollouts of its namespace" if kind == NAMESPACED else "the rollouts of every namespace"
+    return {
+        "description": f"{kind} holds halt rules that {where} refer to by name (haltRuleSets).",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": {**spec_schema(HaltRuleSetSpec), "description": "The rules, and what each reference fills in."},
+        },
+    }
+
+
 def definition() -> dict[str, Any]:
-    """The CustomResourceDefinition object."""
+    """The CustomResourceDefinition of a rollout."""
+    names = {"kind": KIND, "plural": PLURAL, "shortNames": ["crl"], "categories": ["all", "canary"]}
+    version = {
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
+        "schema": {"openAPIV3Schema": schema()},
+    }
+    return _definition(names, "Namespaced", version)
+
+
+def rule_set_definition(kind: str, plural: str, short: str) -> dict[str, Any]:
+    """The CustomResourceDefinition of one of the two kinds of rule sets."""
+    names = {"kind": kind, "plural": plural, "shortNames": [short], "categories": ["canary"]}
+    version = {
+        "additionalPrinterColumns": [_column(*column) for column in _SET_COLUMNS],
+        "schema": {"openAPIV3Schema": rule_set_schema(kind)},
+    }
+    return _definition(names, "Namespaced" if kind == NAMESPACED else "Cluster", version)
+
+
+def definitions() -> list[dict[str, Any]]:
+    """All of them."""
+    return [
+        definition(),
+        rule_set_definition(NAMESPACED, NAMESPACED_PLURAL, "hrs"),
+        rule_set_definition(CLUSTER, CLUSTER_PLURAL, "chrs"),
+    ]
+
+
+def _definition(names: dict[str, Any], scope: str, version: dict[str, Any]) -> dict[str, Any]:
+    kind, plural = names["kind"], names["plural"]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": scope,
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["crl"],
-                "categories": ["all", "canary"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": names["shortNames"],
+                "categories": names["categories"],
             },
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
-                    "schema": {"openAPIV3Schema": schema()},
-                }
-            ],
+            "versions": [{"name": VERSION, "served": True, "storage": True, **version}],
         },
     }
 
@@ -107,8 +149,9 @@ class _Plain(yaml.SafeDumper):
 
 
 def render() -> str:
-    """The definition as YAML, the same text every time."""
-    return _HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
+    """The definitions as YAML, the same text every time."""
+    dumped = yaml.dump_all(definitions(), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
+    return _HEADER + dumped
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from canary_rollout.model.cel import KEY
-from canary_rollout.model.crd import generate, schema
+from canary_rollout.model.crd import generate, rule_set_schema, schema
+from canary_rollout.model.rule_sets import NAMESPACED
 from canary_rollout.model.schema import Schema
 from canary_rollout.model.units import DURATION_PATTERN, NUMBER_PATTERN, WEIGHT_PATTERN
 
@@ -25,7 +26,9 @@ def fields() -> str:
     """Every object of the resource with a table of its fields, and what is refused in it."""
     properties = schema()["properties"]
     parts = [part for name in ("spec", "status") for part in _sections(name, properties[name])]
-    return "\n".join(parts)
+    sets = rule_set_schema(NAMESPACED)["properties"]["spec"]
+    parts += ["## Rule sets\n", "Kinds `HaltRuleSet` and `ClusterHaltRuleSet`; the fields are the same.\n"]
+    return "\n".join([*parts, *_sections("haltRuleSet.spec", sets)])
 
 
 def page(current: str) -> str:

@@ -70,9 +70,9 @@ class Baseline(SpecModel):
 
 
 _ALERT_VALUE: Final = Text(
-    r"^(\$namespace|\$service|\$deployment|[A-Za-z0-9._:/ -]{1,63}(\|[A-Za-z0-9._:/ -]{1,63}){0,7})$",
+    r"^(\$namespace|\$service|\$deployment|[A-Za-z0-9._-]{1,63}(\|[A-Za-z0-9._-]{1,63}){0,7})$",
     512,
-    'a label\'s value: use letters, digits, ".", "_", ":", "/", " " and "-", "|" between alternatives, as in critical|page, or '
+    'a label\'s value: use letters, digits, ".", "_" and "-", "|" between alternatives, as in critical|page, or '
     "$namespace, $service or $deployment",
 )
 _LONGEST_LABELS: Final = 8

@@ -102,9 +102,9 @@ TemplateDuration = Annotated[str, _or_variable(r"([0-9]{1,7}(d|h|m|s|ms)){1,5}",
 TemplateLabel = Annotated[
     str,
     Text(
-        r"^[A-Za-z0-9._:/ ${}|-]{1,512}$",
+        r"^[A-Za-z0-9._${}|-]{1,512}$",
         512,
-        'a label\'s value: use letters, digits, ".", "_", ":", "/", " ", "-" and variables, "|" between alternatives',
+        'a label\'s value: use letters, digits, ".", "_", "-" and variables, "|" between alternatives',
     ),
 ]
 

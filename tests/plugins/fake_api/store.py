@@ -18,8 +18,10 @@ Key = tuple[str, str]
 
 BUILT_IN = tuple(value for value in vars(port).values() if isinstance(value, Resource))
 """Every kind the operator knows."""
-WITH_STATUS = {"canaryrollouts", "deployments", "replicasets", "pods", "services", "ingresses", "namespaces"}
-WITH_GENERATION = {"canaryrollouts", "deployments", "replicasets", "ingresses"}
+_ROUTES = {"httproutes", "grpcroutes", "virtualservices", "virtualservers", "httpproxies"}
+_WITHOUT_STATUS = {"traefikservices", "ingressroutes"}
+WITH_STATUS = {"canaryrollouts", "deployments", "replicasets", "pods", "services", "ingresses", "namespaces", *_ROUTES}
+WITH_GENERATION = {"canaryrollouts", "deployments", "replicasets", "ingresses", *_ROUTES, *_WITHOUT_STATUS}
 
 
 class Failure(Exception):  # noqa: N818 - it is the Status object of an answer, not a bug

@@ -1,0 +1,281 @@
+"""Weights in lists of a user's own object, by JSON Patch with tests: what the routers for Istio, Traefik, Contour and F5 share.
+
+Nothing but weights is changed in such an object. A raise is guarded by the resourceVersion it was decided on, a lowering
+by the backends' names alone (design invariant 10); when the lists moved under a lowering, it is made again from what the
+API server has now. Who wrote the weights, when, and for which revision is read from the API server's own bookkeeping
+(:mod:`traffic.foreign`); a verdict cannot be left there, it is in the CanaryRollout's status alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from canary_rollout.kube.port import SERVICES, ConflictError, NotFoundError, Object, Resource
+from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
+from canary_rollout.model.units import FULL
+from canary_rollout.traffic.foreign import Writer, last_writer
+from canary_rollout.traffic.nginx import validate
+from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
+from canary_rollout.traffic.services import find_service
+from canary_rollout.traffic.splits import Split, changes, share_of
+
+_ATTEMPTS: Final = 3
+"""Times a lowering is written anew when the user's lists moved under it."""
+_COARSE: Final = 1.0
+"""Seconds: the API server notes the time of a write in whole ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What an object says.
+
+    Attributes:
+        splits: the lists that name both versions.
+        problems: why it, or some of it, cannot be served, one sentence each.
+    """
+
+    splits: tuple[Split, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The user's object.
+
+    Attributes:
+        resource: its kind.
+        name: its name.
+        field: where the CanaryRollout names it, as in ``traffic.contour.httpProxy``.
+        owned: names of the fields that lead to the atomic list with the weights, as in ``("spec", "routes")``.
+        app: what the data plane is called.
+    """
+
+    resource: Resource
+    name: str
+    field: str
+    owned: tuple[str, ...]
+    app: str
+
+
+class WeightedListRouter:
+    """Writes weights in somebody's object (:class:`traffic.port.Router`); a subclass knows where they are in its kind."""
+
+    settle: float | None = None
+    """Seconds from a write until the data plane is taken to have it; ``None``: it reports, see :meth:`_reported`."""
+
+    def __init__(self, context: RouterContext, place: Place) -> None:
+        self._context = context
+        self._place = place
+
+    @property
+    def where(self) -> str:
+        """The object, for people."""
+        return f"{self._place.resource.kind} {self._context.namespace}/{self._place.name}"
+
+    # What a subclass says of its kind
+
+    def _lists(self, obj: Object) -> Lists:
+        """The lists with weights, and what is wrong with them."""
+        raise NotImplementedError
+
+    def _spec_problems(self) -> Iterator[str]:
+        """What of the spec this data plane cannot do, beyond stickiness, cohorts and pins."""
+        yield from ()
+
+    def _reported(self, obj: Object) -> tuple[str, float | None]:
+        """What the controller has not reported yet (empty: it has taken this generation), and when it reported."""
+        raise NotImplementedError
+
+    def _changes(self, lists: Lists, weight: int, *, trace: bool) -> list[Object]:
+        """JSON Patch operations that give the canary ``weight`` in every list.
+
+        Args:
+            lists: as they are.
+            weight: basis points.
+            trace: whether the patch must change something even where the shares are right.
+        """
+        return changes(lists.splits, weight, trace=trace)
+
+    # The protocol
+
+    def capabilities(self) -> Capabilities:
+        """0.01 % steps; several canaries of one stable may share a list."""
+        proof = Proof.ACCEPTED if self.settle is None else Proof.SETTLE
+        return Capabilities(step=1, sticky=False, cohorts=False, proof=proof, variants=True)
+
+    def watched(self) -> tuple[Watched, ...]:
+        """The object and both Services."""
+        namespace, services = self._context.namespace, self._context.spec.workload
+        return (
+            Watched(self._place.resource, namespace, self._place.name),
+            Watched(SERVICES, namespace, services.stable.service),
+            Watched(SERVICES, namespace, services.canary.service),
+        )
+
+    def problems(self) -> list[str]:
+        """Why this spec cannot be served through this object."""
+        found = [*self._sticky_problems(), *self._people_problems(), *self._spec_problems(), *self._service_problems()]
+        obj = self._object()
+        if obj is None:
+            return [*found, f"{self.where} does not exist: create it, or correct {self._place.field}"]
+        lists = self._lists(obj)
+        return [*found, *lists.problems, *(text for split in lists.splits if (text := split.problem()))]
+
+    def _sticky_problems(self) -> Iterator[str]:
+        if self._context.spec.traffic.sticky is not None:
+            yield (
+                f"{self._place.app} decides each request by itself and cannot keep tenants on a version: remove "
+                "traffic.sticky, or use the nginx or envoy router"
+            )
+
+    def _people_problems(self) -> Iterator[str]:
+        """Cohorts and pins would need routes of their own, which are never added to somebody's object."""
+        advice = "use the nginx, envoy or gatewayAPI router for it"
+        if self._context.spec.traffic.pin is not None:
+            yield f"traffic.pin needs routes of its own, and {self.where} is yours: remove it, or {advice}"
+        for stage in self._context.spec.stages:
+            if stage.cohort is not None:
+                yield (
+                    f"stage {stage.name}: its cohort needs a route of its own, and {self.where} is yours: remove "
+                    f"stages[].cohort (write a route for these people yourself), or {advice}"
+                )
+
+    def _service_problems(self) -> Iterator[str]:
+        services = self._context.spec.workload
+        for name in (services.stable.service, services.canary.service):
+            try:
+                service = find_service(self._context.reader, self._context.namespace, name)
+            except RouterError as error:
+                yield f"{error}"
+                continue
+            if (service.get("spec") or {}).get("type") == "ExternalName":
+                yield (
+                    f"Service {self._context.namespace}/{name} is an ExternalName: name a Service that selects pods of this "
+                    "namespace"
+                )
+
+    # Reading
+
+    def _object(self) -> Object | None:
+        return self._context.reader.get(self._place.resource, self._context.namespace, self._place.name)
+
+    def _writer(self, obj: Object) -> Writer:
+        return last_writer(obj, *self._place.owned)
+
+    def observe(self) -> RouteView | None:
+        """The object as the cache has it; ``None`` when it does not exist."""
+        obj = self._object()
+        if obj is None:
+            return None
+        lists, writer = self._lists(obj), self._writer(obj)
+        weight = share_of(lists.splits)
+        uneven = not all(split.gives(weight) for split in lists.splits)
+        pending, at = self._confirmation(obj, writer)
+        if uneven:
+            pending = f"the lists of {self.where} do not all say the same share; it is to be written again"
+        return RouteView(
+            weight=weight,
+            revision=writer.revision(self._context.name),
+            cohort=None,
+            confirmed=not pending,
+            confirmed_at=None if pending else at,
+            pending=pending,
+            latch=None,
+            contested_by="" if writer.ours else writer.name,
+            resource_version=f"{obj['metadata'].get('resourceVersion', '')}",
+            mode=f"your {self._place.resource.kind}",
+            outdated=uneven,
+            carries_latch=False,
+        )
+
+    def _confirmation(self, obj: Object, writer: Writer) -> tuple[str, float | None]:
+        if self.settle is None:
+            return self._reported(obj)
+        settled, now = writer.at + _COARSE + self.settle, self._context.clock.now()
+        if now >= settled:
+            return "", settled
+        return f"{self._place.app} reports nothing; taken to have it in {settled - now:.0f} s", None
+
+    # Writing
+
+    async def ensure(self, route: Route, *, fence: str | None) -> Written | Rejected:
+        """Write the weights; nothing when they are there already, written by us for this revision."""
+        there = self._object()
+        for attempt in range(_ATTEMPTS):
+            if there is None:
+                if route.weight == 0 and route.mirror == 0:
+                    return Written("", changed=False)  # nobody gets the canary by an object that does not exist
+                return Rejected(f"{self.where} does not exist: create it")
+            try:
+                operations, manager = self._operations(there, route, fence)
+            except RouterError as error:
+                return Rejected(f"{error}")
+            if not operations:
+                return Written(f"{there['metadata'].get('resourceVersion', '')}", changed=False)
+            try:
+                answer = await self._send(operations, manager)
+            except NotFoundError:
+                there = None
+            except ConflictError:
+                if fence is not None or attempt == _ATTEMPTS - 1:
+                    raise
+                there = await self._live()
+            else:
+                return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
+        return Rejected(f"{self.where} is gone: create it again")
+
+    async def _live(self) -> Object | None:
+        try:
+            return await self._context.api.get(self._place.resource, self._context.namespace, self._place.name)
+        except NotFoundError:
+            return None
+
+    async def _send(self, operations: list[Object], manager: str) -> Object:
+        return await self._context.api.json_patch(
+            self._place.resource, self._context.namespace, self._place.name, operations, manager=manager
+        )
+
+    def _operations(self, there: Object, route: Route, fence: str | None) -> tuple[list[Object], str]:
+        """The JSON Patch and the field manager's name to send it under.
+
+        Raises:
+            RouterError: what cannot be written, and why.
+        """
+        lists, writer = self._lists(there), self._writer(there)
+        weight = validate.whole_number("weight", route.weight, 0, FULL)
+        if route.cohort is not None or route.mirror:
+            what = "a cohort" if route.cohort is not None else "a mirror"
+            raise RouterError(f"{what} needs more than weights, and {self.where} is yours: remove it from the stages")
+        if weight > share_of(lists.splits) and lists.problems:
+            raise RouterError(lists.problems[0])
+        manager = writer.manager(self._context.name, route.revision)
+        trace = not writer.ours or writer.revision(self._context.name) != route.revision
+        operations = self._changes(lists, weight, trace=trace)
+        if operations and fence is not None:
+            operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": fence})
+        return operations, manager
+
+    async def release(self) -> None:
+        """Nothing of ours is in the object but the weights, which stay as they are."""
+
+
+def find_split(names: list[str], stable: str, canary: str, where: str) -> tuple[int, int] | str:
+    """Places of both versions among a list's backends, or why it cannot be used; empty when it does not name both.
+
+    Args:
+        names: of each backend, as ``stable`` and ``canary`` are written; empty for whatever is neither.
+        stable: of the stable version.
+        canary: of the canary.
+        where: the list, for people.
+    """
+    if stable not in names or canary not in names:
+        return ""
+    for name in (stable, canary):
+        if names.count(name) > 1:
+            return f"{where} names {name} twice, so weights cannot be told apart: name it once"
+    return names.index(stable), names.index(canary)
+
+
+def none_names_both(where: str, what: str, stable: str, canary: str) -> str:
+    """The sentence for an object none of whose lists can be used."""
+    return f"{where} has no {what} that names both {stable} and {canary}: add {canary} beside {stable} with weight 0"

@@ -157,7 +157,7 @@ class Reconciler:
 
     async def _look(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, *, deleting: bool) -> float | None:
         shell, key = self._shell, key_of(rollout)
-        router = shell.router_for(self._context(rollout, spec))
+        router = shell.router_for(self._context(rollout, memory, spec))
         watched = (*router.watched(), *_deployments(key, spec))
         shell.needs.need(key, (*watched, *watched_sets(key[0], memory.written)))
         if absent := shell.needs.absent(watched):
@@ -253,7 +253,7 @@ class Reconciler:
         if old is None or old is spec:
             return
         api, namespace = self._shell.api, rollout["metadata"]["namespace"]
-        before = self._shell.router_for(self._context(rollout, old))
+        before = self._shell.router_for(self._context(rollout, memory, old))
         if _places(before) != _places(router):
             await Executor(before, Workloads(api, namespace, old)).carry_out(Lower(stable_only(memory.state, "")))
             await before.release()
@@ -307,7 +307,7 @@ class Reconciler:
             self._shell.telemetry.note(rollout, note)
         return goodbye.again
 
-    def _context(self, rollout: Object, spec: CanaryRolloutSpec) -> RouterContext:
+    def _context(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> RouterContext:
         shell, metadata = self._shell, rollout["metadata"]
         return RouterContext(
             namespace=metadata["namespace"],
@@ -317,6 +317,8 @@ class Reconciler:
             api=shell.api,
             reader=shell.cache,
             clock=shell.clock,
+            proved_weight=memory.state.confirmed,
+            proved_revision=memory.state.revision,
         )
 
     async def _say_refused(

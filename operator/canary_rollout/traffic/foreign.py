@@ -15,7 +15,7 @@ from typing import Any, Final
 from canary_rollout.kube.port import FIELD_MANAGER, Object
 from canary_rollout.model.units import UnitError, parse_instant
 from canary_rollout.traffic.nginx import validate
-from canary_rollout.traffic.port import RouterError
+from canary_rollout.traffic.port import RouterContext, RouterError
 
 SOMEBODY: Final = "somebody"
 _PREFIX: Final = f"{FIELD_MANAGER}/"
@@ -78,6 +78,20 @@ def last_writer(obj: Object, *path: str) -> Writer:
     if last is None:
         return Writer(ours=False, name=SOMEBODY)
     return Writer(ours=False, name=f"{last.get('manager', SOMEBODY)}", at=_time(last))
+
+
+def authorship(writer: Writer, context: RouterContext, weight: int) -> tuple[str, str]:
+    """The revision that a weight was written for, and who contests it (each empty when there is none).
+
+    Somebody who sends the whole list with our weights in it (server-side apply under ignore rules) takes our name off it,
+    and contests nothing: what the status holds as proved for a revision is still served, since the canary's template is
+    held while it has traffic. A weight of 0 says nothing about a revision.
+    """
+    if revision := writer.revision(context.name):
+        return revision, ""
+    if 0 < weight == context.proved_weight:
+        return context.proved_revision, ""
+    return "", "" if writer.ours else writer.name
 
 
 def status_written_at(obj: Object) -> float | None:

@@ -14,7 +14,7 @@ from canary_rollout.kube.port import ConflictError, NotFoundError, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Route, RouteView
 from canary_rollout.model.units import FULL
-from canary_rollout.traffic.foreign import Writer, last_writer, status_written_at
+from canary_rollout.traffic.foreign import Writer, authorship, last_writer, status_written_at
 from canary_rollout.traffic.gateway_api_accepted import pending as not_accepted
 from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT, GatewayApiBase
 from canary_rollout.traffic.gateway_api_members import RULE_PREFIX, check_size, member_rules
@@ -142,6 +142,7 @@ class UsersRouteRouter(GatewayApiBase):
             return None
         read, writer = self._read(route), _writer(route)
         weight = share_of(read.splits)
+        revision, contested_by = authorship(writer, self._context, weight)
         cohort = self._cohort(route, read, weight)
         uneven = not all(split.gives(weight) for split in read.splits)
         pending = not_accepted(route)
@@ -149,13 +150,13 @@ class UsersRouteRouter(GatewayApiBase):
             pending = f"not all rules of {self.where} say exactly that share; it is to be written again"
         return RouteView(
             weight=weight,
-            revision=writer.revision(self._context.name),
+            revision=revision,
             cohort=cohort,
             confirmed=not pending,
             confirmed_at=None if pending else status_written_at(route),
             pending=pending,
             latch=None,
-            contested_by="" if writer.ours else writer.name,
+            contested_by=contested_by,
             resource_version=f"{route['metadata'].get('resourceVersion', '')}",
             mode=f"your {self.resource.kind}",
             outdated=uneven or cohort is UNKNOWN_COHORT,
@@ -225,7 +226,7 @@ class UsersRouteRouter(GatewayApiBase):
         manager = writer.manager(self._context.name, route.revision)
         weight = validate.whole_number("weight", route.weight, 0, FULL)
         members = self._member_changes(there, read, route)
-        trace = writer.revision(self._context.name) != route.revision or not writer.ours
+        trace = authorship(writer, self._context, share_of(read.splits))[0] != route.revision
         operations = [*changes(read.splits, weight, trace=trace and not members), *members]
         if operations and fence is not None:
             operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": fence})

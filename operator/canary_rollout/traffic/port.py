@@ -72,6 +72,8 @@ class RouterContext:
         reader: the cache, for everything that is read. It must already show our own last write (the controller puts
             the answer of each write into it), or a repeated lowering could be taken for done.
         clock: wall time.
+        proved_weight: basis points that the status holds as served, last proved by the data plane.
+        proved_revision: the revision they were served for.
     """
 
     namespace: str
@@ -81,6 +83,8 @@ class RouterContext:
     api: KubeApi
     reader: Reader
     clock: Clock
+    proved_weight: int = 0
+    proved_revision: str = ""
 
 
 class Router(Protocol):

@@ -13,7 +13,7 @@ from typing import Final
 from canary_rollout.kube.port import SERVICES, ConflictError, NotFoundError, Object, Resource
 from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
 from canary_rollout.model.units import FULL
-from canary_rollout.traffic.foreign import Writer, last_writer
+from canary_rollout.traffic.foreign import Writer, authorship, last_writer
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
 from canary_rollout.traffic.services import find_service
@@ -169,19 +169,20 @@ class WeightedListRouter:
             return None
         lists, writer = self._lists(obj), self._writer(obj)
         weight = share_of(lists.splits)
+        revision, contested_by = authorship(writer, self._context, weight)
         uneven = not all(split.gives(weight) for split in lists.splits)
         pending, at = self._confirmation(obj, writer)
         if uneven:
             pending = f"the lists of {self.where} do not all say the same share; it is to be written again"
         return RouteView(
             weight=weight,
-            revision=writer.revision(self._context.name),
+            revision=revision,
             cohort=None,
             confirmed=not pending,
             confirmed_at=None if pending else at,
             pending=pending,
             latch=None,
-            contested_by="" if writer.ours else writer.name,
+            contested_by=contested_by,
             resource_version=f"{obj['metadata'].get('resourceVersion', '')}",
             mode=f"your {self._place.resource.kind}",
             outdated=uneven,
@@ -249,7 +250,7 @@ class WeightedListRouter:
         if weight > share_of(lists.splits) and lists.problems:
             raise RouterError(lists.problems[0])
         manager = writer.manager(self._context.name, route.revision)
-        trace = not writer.ours or writer.revision(self._context.name) != route.revision
+        trace = authorship(writer, self._context, share_of(lists.splits))[0] != route.revision
         operations = self._changes(lists, weight, trace=trace)
         if operations and fence is not None:
             operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": fence})

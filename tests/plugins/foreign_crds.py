@@ -1,0 +1,93 @@
+"""The real CRDs of other people's data planes: from the folder beside the checkout, else from their Go modules."""
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from local_cluster import until_served
+
+from canary_rollout.local.tools import ensure_tool
+
+BESIDE = Path(__file__).parents[3] / "shared" / "crds"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data plane's CRDs are: below the folder beside the checkout, and below a Go module's."""
+
+    beside: tuple[str, ...]
+    module: str
+    files: tuple[str, ...]
+
+
+SOURCES = {
+    "gateway-api": Source(
+        (
+            "gateway-api/gateway.networking.k8s.io_gatewayclasses.yaml",
+            "gateway-api/gateway.networking.k8s.io_gateways.yaml",
+            "gateway-api/gateway.networking.k8s.io_httproutes.yaml",
+            "gateway-api/gateway.networking.k8s.io_grpcroutes.yaml",
+            "gateway-api/gateway.networking.k8s.io_referencegrants.yaml",
+            "gateway-api/gateway.networking.k8s.io_backendtlspolicies.yaml",
+        ),
+        "sigs.k8s.io/gateway-api@v1.4.1",
+        ("config/crd/standard/*.yaml",),
+    ),
+    "contour": Source(
+        ("contour/crds.yaml",), "github.com/projectcontour/contour@v1.33.8", ("examples/contour/01-crds.yaml",)
+    ),
+    "istio": Source(("istio/crds.yaml",), "istio.io/api@v1.28.0", ("kubernetes/customresourcedefinitions.gen.yaml",)),
+    "traefik": Source(
+        ("traefik/crds.yaml",),
+        "github.com/traefik/traefik/v3@v3.6.2",
+        ("docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml",),
+    ),
+    "nginx-ingress": Source(
+        ("nginx-ingress/virtualservers.yaml", "nginx-ingress/virtualserverroutes.yaml"),
+        "github.com/nginx/kubernetes-ingress@v1.12.6-0.20251201000000-000000000000",
+        (
+            "config/crd/bases/k8s.nginx.org_virtualservers.yaml",
+            "config/crd/bases/k8s.nginx.org_virtualserverroutes.yaml",
+        ),
+    ),
+}
+
+
+async def crds(name: str) -> list[dict[str, Any]]:
+    """The CustomResourceDefinitions of one data plane."""
+    source = SOURCES[name]
+    files = [BESIDE / file for file in source.beside]
+    if not all(file.is_file() for file in files):
+        module = await _module(source.module)
+        files = [file for pattern in source.files for file in sorted(module.glob(pattern))]
+        assert files, f"{source.module} has none of {source.files}"
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return [one for one in documents if one and one["kind"] == "CustomResourceDefinition"]
+
+
+async def install_crds(cluster: Any, *names: str) -> None:
+    """Install them and return once their kinds are served."""
+    found = [one for name in names for one in await crds(name)]
+    await cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump_all(found))
+    await until_served(cluster, *(one["metadata"]["name"] for one in found))
+
+
+async def _module(module: str) -> Path:
+    go = await ensure_tool("go")
+    process = await asyncio.create_subprocess_exec(
+        str(go),
+        "mod",
+        "download",
+        "-json",
+        module,
+        env={**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=mod"},
+        cwd="/",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, f"go mod download {module} failed"
+    return Path(json.loads(output)["Dir"])

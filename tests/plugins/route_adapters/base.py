@@ -1,0 +1,77 @@
+"""What an adapter says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from canary_rollout.kube.port import Resource
+
+Manifest = dict[str, Any]
+STABLE, CANARY, ROLLOUT = "checkout", "checkout-canary", "checkout"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A spec that the router must refuse.
+
+    Attributes:
+        why: for the test's name.
+        spec: laid over the spec of the suite (top-level fields).
+        words: part of the sentence it must say.
+        manifest: laid over the user's object instead of the good one.
+    """
+
+    why: str
+    spec: Manifest
+    words: str
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One way of using one data plane.
+
+    Attributes:
+        name: for the tests' names.
+        crds: whose CRDs it needs (:mod:`foreign_crds`).
+        resource: kind of the object with the weights.
+        traffic: ``spec.traffic``.
+        git: the user's manifest as it is in Git, for a share of the canary in basis points (0, or what ``overwrite``
+            says); for an ``owned`` object: what somebody who meddles would apply.
+        share: the canary's share that an object gives, exactly, in basis points; nothing of the router's own code.
+        blank: the object without its weights, for comparison.
+        keep: what a GitOps tool with the documented ignore rules applies: the manifest with the live object's weights.
+        status: status that the data plane's controller would write for an object now; ``None``: it writes none.
+        refused: what it must refuse.
+        owned: whether the operator creates the object.
+        weights: shares that it must give exactly.
+        overwrite: share that a manifest in Git without weights means, which a sync puts back; above 500.
+        name_of: name of the object.
+    """
+
+    name: str
+    crds: tuple[str, ...]
+    resource: Resource
+    traffic: Manifest
+    git: Callable[[int], Manifest]
+    share: Callable[[Manifest], float]
+    blank: Callable[[Manifest], Manifest]
+    keep: Callable[[Manifest, Manifest], Manifest]
+    status: Callable[[Manifest], Manifest | None] = lambda _: None
+    refused: tuple[Refused, ...] = ()
+    owned: bool = False
+    weights: tuple[int, ...] = (50, 500, 2500, 10_000, 0)
+    overwrite: int = 5000
+    name_of: str = ROLLOUT
+    needs: tuple[Manifest, ...] = field(default=())
+    """Further objects that must be there first."""
+
+
+def http_service(name: str, app: str, *, port: int = 80) -> Manifest:
+    """A Service over the pods of one version."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": app}, "ports": [{"name": "http", "port": port, "targetPort": 8080}]},
+    }

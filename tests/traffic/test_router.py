@@ -292,3 +292,39 @@ async def test_the_documents_text_is_what_a_person_can_read(world):
     assert raw["cohort"]["values"] == ["internal"]
     assert raw["schemaVersion"] == 1
     assert len(raw["checksum"]) == 64
+
+
+async def test_proxies_outside_the_cluster_are_named_and_every_one_must_confirm(world):
+    world.spec = spec_of(nginx={"proxies": ["vm-1", "vm-2"], "via": "loadBalancer"})
+    for name, address in (("checkout", "203.0.113.1"), ("checkout-canary", "203.0.113.2")):
+        await world.put(SERVICES, service(name, "10.96.0.1", 80))
+        status = {"loadBalancer": {"ingress": [{"ip": address}]}}
+        await world.api.client("cloud").merge_patch(SERVICES, NAMESPACE, name, {"status": status}, subresource="status")
+    assert world.router().problems() == []
+    await world.route(50)
+    assert "server 203.0.113.2:80 max_fails=0;" in world.config_map()["data"]["nginx.conf"]
+    assert "waiting for 2 of 2 nginx pods" in world.view().pending
+    await acknowledge(world, pod="vm-1")
+    assert "vm-2 has no agent that reports" in world.view().pending
+    await acknowledge(world, pod="vm-2")
+    assert world.view().confirmed
+    assert not [watched for watched in world.router().watched() if watched.resource == ENDPOINT_SLICES]
+
+
+async def test_pods_and_proxies_outside_are_counted_together(world):
+    world.spec = spec_of(nginx={"service": "edge", "proxies": ["vm-1"]})
+    await world.route(50)
+    await acknowledge(world)
+    assert "vm-1" in world.view().pending
+    await acknowledge(world, pod="vm-1")
+    assert world.view().confirmed
+
+
+async def test_a_service_without_a_load_balancer_is_explained_to_proxies_outside(world):
+    world.spec = spec_of(nginx={"proxies": ["vm-1"], "via": "loadBalancer"})
+    assert any("no load balancer's IP address" in problem for problem in world.router().problems())
+
+
+def test_a_router_without_any_proxy_is_refused():
+    with pytest.raises(ValueError, match="name the proxies"):
+        spec_of(nginx={})

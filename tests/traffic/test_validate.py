@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canary_rollout.model.routers import DirectPaths
+from canary_rollout.model.routing import Pin, RequestHeaders
 from canary_rollout.model.spec import Cohort, ResponseHeaders, Sticky
 from canary_rollout.traffic.latch import LATCH, from_object
 from canary_rollout.traffic.nginx import validate
@@ -235,3 +237,109 @@ def test_a_mangled_verdict_condemns_still(text):
     latch = from_object({"metadata": {"annotations": {LATCH: text}}})
     assert latch is not None
     assert latch.rule == "unreadable"
+
+
+# Pins, lists, patterns, regions, paths, networks
+
+
+NEW_FIELDS = {
+    "pin.header": lambda v: {"pin": unchecked(Pin(header="X"), header=v)},
+    "pin.canary": lambda v: {"pin": unchecked(Pin(header="X"), canary=v)},
+    "pin.stable": lambda v: {"pin": unchecked(Pin(header="X"), stable=v)},
+    "sticky.allow": lambda v: {"sticky": unchecked(Sticky(header="X"), allow=(v,), deny=())},
+    "sticky.deny": lambda v: {"sticky": unchecked(Sticky(header="X"), allow=(), deny=("ok", v))},
+    "told.cohort": lambda v: {"told": unchecked(RequestHeaders(), cohort=v)},
+    "told.version": lambda v: {"told": unchecked(RequestHeaders(), version=v)},
+    "direct.stable": lambda v: {"direct": unchecked(DirectPaths(allow_from=("10.0.0.1",)), stable=v)},
+    "direct.canary": lambda v: {"direct": unchecked(DirectPaths(allow_from=("10.0.0.1",)), canary=v)},
+    "direct.allowFrom": lambda v: {"direct": unchecked(DirectPaths(allow_from=("10.0.0.1",)), allow_from=(v,))},
+    "trusted": lambda v: {"trusted": (v,)},
+}
+PLAIN = ("169.254.169.254",)  # a legal tenant, network and pin value
+
+
+@pytest.mark.parametrize("value", [v for v in HOSTILE if v not in PLAIN], ids=repr)
+@pytest.mark.parametrize("field", sorted(NEW_FIELDS))
+def test_nginx_conf_is_not_rendered_with_a_hostile_value_in_any_of_the_later_fields(field, value):
+    with pytest.raises(RouterError):
+        render_config(dataclasses.replace(GOOD, **NEW_FIELDS[field](value)))
+
+
+@pytest.mark.parametrize(
+    "value", ["/", "/a/", "a", "/a b", "/a;", "/a{", "/..", "/a/../b", "/$uri", "/a.b", "//", "/%61"]
+)
+def test_a_direct_path_is_words_and_nothing_else(value):
+    with pytest.raises(UnsafeValueError, match="directPaths"):
+        render_config(dataclasses.replace(GOOD, direct=unchecked(DirectPaths(allow_from=("10.0.0.1",)), canary=value)))
+
+
+def test_a_pin_whose_two_values_are_one_is_refused():
+    with pytest.raises(UnsafeValueError, match="both versions"):
+        render_config(dataclasses.replace(GOOD, pin=Pin(header="X-Canary", canary="yes", stable="YES")))
+
+
+def test_two_direct_paths_that_are_one_are_refused():
+    direct = DirectPaths(stable="/x", canary="/x", allow_from=("10.0.0.1",))
+    with pytest.raises(RouterError, match="both versions"):
+        render_config(dataclasses.replace(GOOD, direct=direct))
+
+
+def test_baggage_is_not_set_and_added_to_at_once():
+    with pytest.raises(RouterError, match="baggage"):
+        render_config(dataclasses.replace(GOOD, told=RequestHeaders(version="Baggage", baggage=True)))
+
+
+COHORT_FIELDS = {
+    "prefixes": lambda v: {"header": "X-A", "prefixes": [v]},
+    "pattern": lambda v: {"header": "X-A", "pattern": v},
+    "regions.header": lambda v: {"regions": {"header": v, "weights": [{"value": "eu", "weight": "5%"}]}},
+    "regions.value": lambda v: {"regions": {"header": "X-R", "weights": [{"value": v, "weight": "5%"}]}},
+    "regions.weight": lambda v: {"regions": {"header": "X-R", "weights": [{"value": "eu", "weight": v}]}},
+}
+FINE_AS_PATTERN = ("a b", "../../etc/passwd", "169.254.169.254", None)
+HOSTILE_COHORTS = [
+    (field, value)
+    for field in sorted(COHORT_FIELDS)
+    for value in HOSTILE
+    if not (field == "pattern" and value in FINE_AS_PATTERN)
+    and not (field in {"prefixes", "regions.value"} and value == "169.254.169.254")
+]
+
+
+@pytest.mark.parametrize(("field", "value"), HOSTILE_COHORTS, ids=repr)
+def test_the_agent_refuses_a_cohort_with_a_hostile_prefix_pattern_or_region(field, value):
+    with pytest.raises(DocumentError):
+        parse(json.dumps({**DOCUMENT, "cohort": COHORT_FIELDS[field](value)}))
+
+
+@pytest.mark.parametrize("value", [v for v in HOSTILE if isinstance(v, str) and v not in FINE_AS_PATTERN], ids=repr)
+def test_a_pattern_that_was_let_through_is_refused_before_it_is_written(value):
+    cohort = unchecked(
+        Cohort(header="X-A", values=("a",)), pattern=value, prefixes=(), values=(), cookie=None, regions=None
+    )
+    with pytest.raises(UnsafeValueError):
+        validate.cohort("cohort", cohort)
+
+
+@pytest.mark.parametrize("word", ["pinned", "Allowed", "denied", "mirror", "direct", "region-eu", "pattern"])
+def test_the_names_of_our_own_groups_are_no_cohorts(word):
+    for given_ in ({"values": [word]}, {"prefixes": [word]}):
+        with pytest.raises(UnsafeValueError, match="group of our own"):
+            validate.cohort("cohort", Cohort.model_validate({"header": "X-A", **given_}))
+
+
+def test_a_later_field_that_says_nothing_is_left_out_so_that_older_agents_agree_on_the_checksum():
+    text = json.dumps({**DOCUMENT, "checksum": "x"})
+    content = json.loads(parse_edited(text).dump())
+    assert set(content) == {*DOCUMENT, "checksum"}
+    assert set(content["cohort"]) == {"header", "cookie", "values"}
+
+
+def test_regions_and_patterns_survive_being_written_and_read():
+    cohort = {
+        "header": "X-A", "cookie": None, "values": [], "prefixes": ["beta-"], "pattern": "Mozilla*Firefox/1*",
+        "regions": {"header": "X-R", "weights": [{"value": "eu", "weight": "0.5%"}, {"value": "us", "weight": "0%"}]},
+    }  # fmt: skip
+    document = parse_edited(json.dumps({**DOCUMENT, "cohort": cohort}))
+    assert parse(document.dump()) == document
+    assert [region.weight for region in document.cohort.regions.weights] == [50, 0]

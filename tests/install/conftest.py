@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
+from local_cluster import until_served
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "canaryrollout.yaml"
@@ -22,7 +23,7 @@ Objects = dict[tuple[str, str], dict[str, Any]]
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def crd(local_cluster) -> None:
     await local_cluster.kubectl("apply", "--server-side", "-f", str(CRD))
-    await local_cluster.kubectl("wait", "--for=condition=Established", "-f", str(CRD))
+    await until_served(local_cluster, "canaryrollouts.canaryrollout.dev")
 
 
 @pytest.fixture

@@ -35,6 +35,23 @@ async def eventually(condition: Callable[[], object], what: str, within: float =
         pytest.fail(f"not {what} within {within:g} s")
 
 
+async def until_served(cluster: "LocalCluster", *crds: str) -> None:
+    """Wait until the kinds of CustomResourceDefinitions are served.
+
+    ``kubectl wait`` fails on one whose conditions are still null, as they are right after an apply.
+    """
+    for name in crds:
+        await cluster.admin.wait_for(
+            "apiextensions.k8s.io/v1", "CustomResourceDefinition", name, _established, what="established"
+        )
+
+
+def _established(crd: dict[str, object]) -> bool:
+    status = crd.get("status") or {}
+    conditions = status.get("conditions") or []
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def local_cluster() -> "AsyncIterator[LocalCluster]":
     from canary_rollout.local.cluster import LocalCluster

@@ -36,6 +36,7 @@ from canary_rollout.local.progress import Progress, ProgressCallback
 from canary_rollout.local.tools import ensure_tool
 
 CRD: Final = "canaryrollouts.canaryrollout.dev"
+ESTABLISHED_LOOKS: Final = 120
 COMMAND_SECONDS: Final = 180.0
 FORWARD_SECONDS: Final = 30.0
 _FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+)")
@@ -80,6 +81,22 @@ class Kubectl:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+
+    async def until_served(self, crd: str) -> None:
+        """Wait until a CustomResourceDefinition's kind is served.
+
+        Not by ``kubectl wait``: that fails on one whose conditions are still null, as they are right after an apply.
+
+        Raises:
+            LocalClusterError: it is not within a minute.
+        """
+        for _ in range(ESTABLISHED_LOOKS):
+            found = json.loads(await self.run("get", "crd", crd, "-o", "json"))
+            conditions = found.get("status", {}).get("conditions") or []
+            if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
+                return
+            await asyncio.sleep(0.5)
+        raise LocalClusterError(f"CustomResourceDefinition {crd} is not established after a minute")
 
     async def exists(self, kind: str, name: str) -> bool:
         """Whether there is a cluster-scoped object of that name."""
@@ -219,7 +236,7 @@ async def _install(kubectl: Kubectl, documents: Sequence[Manifest], progress: Pr
     rest = [one for one in documents if one not in first]
     await _apply(kubectl, first)
     if any(one["kind"] == "CustomResourceDefinition" for one in first):
-        await kubectl.run("wait", "--for=condition=Established", "--timeout=60s", f"crd/{CRD}")
+        await kubectl.until_served(CRD)
     await _apply(kubectl, rest)
     progress(Progress(STEP, "waiting for the operator, nginx and the app to be ready"))
     for one in rest:

@@ -6,6 +6,7 @@ written and read back leads to the same verdicts as evidence that never left mem
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 from zlib import crc32
 
@@ -173,6 +174,7 @@ class Evidence:
             ) from error
 
 
+@lru_cache(8192)
 def identity(key: MeasureKey) -> str:
     """Return a short name for what a measure asks for, whatever its window."""
     return short("@".join(part for part in (key.what, key.baseline, key.source, key.server) if part))

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from canary_rollout.analysis.asked import Asked, asked_by
 from canary_rollout.analysis.evidence import Evidence, identity
-from canary_rollout.analysis.findings import OUTAGES, Bound, Finding, Kind, bound_of, nothing, outage
+from canary_rollout.analysis.findings import OUTAGES, Bound, Finding, Kind, nothing, outage
 from canary_rollout.analysis.readings import (
     REQUESTS,
     MeasureKey,
@@ -13,19 +14,13 @@ from canary_rollout.analysis.readings import (
     Reading,
     ReadingKind,
     Samples,
-    key_of,
-    needs_requests,
-    requests_key,
-    share_key,
-    stable_key,
-    window_of,
 )
 from canary_rollout.analysis.sequential import TestVerdict
 from canary_rollout.analysis.special import asks_comparison, asks_share, find_alert, find_in_comparison, find_share
 from canary_rollout.analysis.verdict import Lack
 from canary_rollout.analysis.wording import clock, quantity, sentence
 from canary_rollout.model.presets import Unit, unit_of
-from canary_rollout.model.spec import BaselineFrom, CanaryRolloutSpec, Gate, HaltRule, Measure, Stage
+from canary_rollout.model.spec import BaselineFrom, CanaryRolloutSpec, Gate, HaltRule, Stage
 from canary_rollout.model.units import FULL, format_duration, format_number
 
 _LEAST_SPREAD: Final = 0.05
@@ -87,35 +82,35 @@ class Judge:
             measure: the rule or gate.
             muted: of an alert: whether it fired when somebody resumed.
         """
-        bound = bound_of(measure)
+        asked = asked_by(measure, self._metrics)
         if self._scene.age > self._scene.longest_age:
             return nothing(Lack.NO_DATA, f"the latest samples are {self._scene.age:.0f} s old")
-        if special := self._special(measure, bound, muted=muted):
+        if special := self._special(measure, asked, muted=muted):
             return special
         for check in (self._no_counterpart, self._outage, self._inactive, self._afresh, self._too_few, self._no_value):
             if finding := check(measure):
                 return finding
         value = self._reading(measure).value
         assert value is not None  # noqa: S101 - _no_value objected otherwise
-        judged = self._absolute if bound.kind is Kind.ABSOLUTE else self._relative
-        return judged(measure, bound, value)
+        judged = self._absolute if asked.bound.kind is Kind.ABSOLUTE else self._relative
+        return judged(measure, asked.bound, value)
 
-    def _special(self, measure: HaltRule | Gate, bound: Bound, *, muted: bool) -> Finding | None:
+    def _special(self, measure: HaltRule | Gate, asked: Asked, *, muted: bool) -> Finding | None:
         if measure.alert is not None:
             return find_alert(measure.alert, self._pair(measure), muted=muted)
         if asks_share(measure):
-            pair = self._samples.pair(share_key(self._metrics, window_of(measure, self._metrics)))
-            finding = find_share(measure, bound.limit, pair, self._scene.stage, countable=self._scene.countable)
+            pair = self._samples.pair(asked.key)
+            finding = find_share(measure, asked.bound.limit, pair, self._scene.stage, countable=self._scene.countable)
             return self._afresh(measure) or finding if finding.breached is not None else finding
         if asks_comparison(measure) and isinstance(measure, HaltRule):
-            return find_in_comparison(measure, bound.limit, self._scene.tests)
+            return find_in_comparison(measure, asked.bound.limit, self._scene.tests)
         return None
 
     # -- what can be in the way --------------------------------------------------------------------------------------
 
     def _no_counterpart(self, measure: HaltRule | Gate) -> Finding | None:
         """Only one of the two versions serves anything."""
-        if not self._compares_with_now(measure, bound_of(measure)):
+        if not self._asked(measure).with_now:
             return None
         if self._scene.alone:
             return nothing(Lack.NOT_APPLICABLE, "stable gets no traffic in this stage, so there is nothing to compare")
@@ -123,22 +118,22 @@ class Judge:
             return nothing(Lack.NOT_APPLICABLE, "the canary serves nothing yet, so there is nothing to compare")
         return None
 
-    def _outage(self, measure: Measure) -> Finding | None:
+    def _outage(self, measure: HaltRule | Gate) -> Finding | None:
         """Nothing came back that says anything about the app."""
         readings = [self._reading(measure)]
         if self._needs_requests(measure):
             readings.append(self._count(measure).canary)
         return next((outage(reading) for reading in readings if reading.kind in OUTAGES), None)
 
-    def _inactive(self, measure: Measure) -> Finding | None:
+    def _inactive(self, measure: HaltRule | Gate) -> Finding | None:
         """The app never had what a preset asks for: the rule is listed and asks nothing of anybody."""
         if measure.preset is None or self._reading(measure).value is not None or self._seen_anywhere(measure):
             return None
         return nothing(Lack.NOT_APPLICABLE, f"inactive, this app has never had the series of {measure.preset}")
 
-    def _afresh(self, measure: Measure) -> Finding | None:
+    def _afresh(self, measure: HaltRule | Gate) -> Finding | None:
         """The window still holds requests from before the rule began afresh."""
-        fresh_after, window = self._evidence.fresh_after, window_of(measure, self._metrics)
+        fresh_after, window = self._evidence.fresh_after, self._asked(measure).window
         if fresh_after is None or self._samples.at - window >= fresh_after:
             return None
         return nothing(
@@ -147,7 +142,7 @@ class Judge:
             f"when {format_duration(window)} of new data are there",
         )
 
-    def _too_few(self, measure: Measure) -> Finding | None:
+    def _too_few(self, measure: HaltRule | Gate) -> Finding | None:
         """The canary had too few requests."""
         if not self._needs_requests(measure):
             return None
@@ -158,9 +153,9 @@ class Judge:
             return None
         return nothing(Lack.NOT_ENOUGH, self._of_minimum("the canary", measure, count), count.value)
 
-    def _no_count(self, measure: Measure) -> Finding:
+    def _no_count(self, measure: HaltRule | Gate) -> Finding:
         """Nobody knows how many requests the canary had."""
-        key = requests_key(measure, self._metrics)
+        key = self._asked(measure).requests
         if self._seen_canary(key):
             return nothing(Lack.NO_DATA, "the canary's request count was there and is gone")
         if self._seen_stable(key):
@@ -170,7 +165,7 @@ class Judge:
             "the number of requests is unknown, since this app has never had a request count; minRequests: 0 judges without",
         )
 
-    def _no_value(self, measure: Measure) -> Finding | None:
+    def _no_value(self, measure: HaltRule | Gate) -> Finding | None:
         """Prometheus answered and had no number."""
         reading = self._reading(measure)
         if reading.value is not None:
@@ -178,7 +173,7 @@ class Judge:
         requests = self._requests(measure)
         what = measure.preset or "the query"
         how = "is not a number" if reading.kind is ReadingKind.NOT_A_NUMBER else "has no value"
-        if self._seen_canary(key_of(measure, self._metrics)):
+        if self._seen_canary(self._asked(measure).key):
             return nothing(Lack.NO_DATA, f"{what} {how} for the canary, and had one before", requests)
         if not self._seen_anywhere(measure):
             return nothing(Lack.NOT_APPLICABLE, f"{what} {how}; this app has never had one", requests)
@@ -221,7 +216,7 @@ class Judge:
         )
         return self._weigh(measure, bound, value, limit, side)
 
-    def _spread(self, measure: Measure, base: float, requests: float | None) -> float:
+    def _spread(self, measure: HaltRule | Gate, base: float, requests: float | None) -> float:
         """Spread of the baseline and, for shares, of the canary's own few requests: they are not stable's many."""
         known = self._pair(measure).stable.spread or 0.0
         spread = max(known, _LEAST_SPREAD * abs(base))
@@ -232,10 +227,10 @@ class Judge:
 
     def _weigh(self, measure: HaltRule | Gate, bound: Bound, value: float, limit: float, side: str) -> Finding:
         """Whether the value is on the wrong side, and stable is not there too."""
-        stable, requests = self._stable_now(measure, bound), self._requests(measure)
+        stable, requests = self._stable_now(measure), self._requests(measure)
         breached, lack = bound.breached_by(value, limit), None
         text = self._sentence(measure, value)
-        asked = bound.unless_stable_too and not self._compares_with_now(measure, bound)
+        asked = bound.unless_stable_too and not self._asked(measure).with_now
         if not breached:
             text = f"{text}, not {side}"
         elif asked and stable.kind is ReadingKind.UNAVAILABLE:
@@ -248,13 +243,10 @@ class Judge:
             text = f"{text}, {side}"
         return Finding(breached if lack is None else None, lack, text, value, stable.value, requests, limit)
 
-    def _compares_with_now(self, measure: Measure, bound: Bound) -> bool:
-        return bound.kind is not Kind.ABSOLUTE and measure.baseline_from is BaselineFrom.STABLE
-
-    def _stable_now(self, measure: Measure, bound: Bound) -> Reading:
+    def _stable_now(self, measure: HaltRule | Gate) -> Reading:
         """Stable as it is now, also where the baseline is its past."""
-        key = key_of(measure, self._metrics) if self._compares_with_now(measure, bound) else None
-        return self._samples.pair(key or stable_key(measure, self._metrics)).stable
+        asked = self._asked(measure)
+        return self._samples.pair(asked.key if asked.with_now else asked.stable).stable
 
     def _no_stable(self, measure: HaltRule | Gate, stable: Reading) -> Finding | None:
         """Stable has nothing the canary could be held against."""
@@ -280,34 +272,37 @@ class Judge:
         if gone.value is not None:
             return None
         of_count = gone is count and gone is not stable
-        key = requests_key(measure, self._metrics) if of_count else key_of(measure, self._metrics)
+        key = self._asked(measure).requests if of_count else self._asked(measure).key
         if self._seen_stable(key):
             return nothing(Lack.NO_DATA, "stable's value was there and is gone", requests)
         return nothing(Lack.NOT_APPLICABLE, "stable has never had a value to compare with", requests)
 
     # -- look-ups ----------------------------------------------------------------------------------------------------
 
-    def _needs_requests(self, measure: Measure) -> bool:
+    def _asked(self, measure: HaltRule | Gate) -> Asked:
+        return asked_by(measure, self._metrics)
+
+    def _needs_requests(self, measure: HaltRule | Gate) -> bool:
         """Before the first stage the canary cannot have had a request."""
-        return needs_requests(measure) and not (isinstance(measure, Gate) and self._scene.stage is None)
+        return self._asked(measure).needs_requests and not (isinstance(measure, Gate) and self._scene.stage is None)
 
-    def _pair(self, measure: Measure) -> Pair:
-        return self._samples.pair(key_of(measure, self._metrics))
+    def _pair(self, measure: HaltRule | Gate) -> Pair:
+        return self._samples.pair(self._asked(measure).key)
 
-    def _reading(self, measure: Measure) -> Reading:
+    def _reading(self, measure: HaltRule | Gate) -> Reading:
         """The canary's reading. Gates before the first stage, when it serves nothing, are asked of stable where it has none."""
         pair = self._pair(measure)
         if self._scene.stage is None and isinstance(measure, Gate) and pair.canary.value is None:
-            return self._samples.pair(stable_key(measure, self._metrics)).stable
+            return self._samples.pair(self._asked(measure).stable).stable
         return pair.canary
 
-    def _count(self, measure: Measure) -> Pair:
-        return self._samples.pair(requests_key(measure, self._metrics))
+    def _count(self, measure: HaltRule | Gate) -> Pair:
+        return self._samples.pair(self._asked(measure).requests)
 
-    def _requests(self, measure: Measure) -> float | None:
+    def _requests(self, measure: HaltRule | Gate) -> float | None:
         return self._count(measure).canary.value
 
-    def _stable_breaches(self, measure: Measure, bound: Bound, value: float | None, limit: float) -> bool:
+    def _stable_breaches(self, measure: HaltRule | Gate, bound: Bound, value: float | None, limit: float) -> bool:
         """Whether stable breaches the same threshold, with enough requests for that to mean something."""
         enough = not measure.min_requests or (self._count(measure).stable.value or 0.0) >= measure.min_requests
         return enough and value is not None and bound.breached_by(value, limit)
@@ -318,14 +313,15 @@ class Judge:
     def _seen_stable(self, key: MeasureKey) -> bool:
         return identity(key) in self._evidence.seen_stable
 
-    def _seen_anywhere(self, measure: Measure) -> bool:
-        key = key_of(measure, self._metrics)
+    def _seen_anywhere(self, measure: HaltRule | Gate) -> bool:
+        key = self._asked(measure).key
         return self._seen_canary(key) or self._seen_stable(key)
 
-    def _sentence(self, measure: Measure, value: float) -> str:
-        requests = self._requests(measure) if needs_requests(measure) else None
-        return sentence(measure, value, requests, window_of(measure, self._metrics))
+    def _sentence(self, measure: HaltRule | Gate, value: float) -> str:
+        asked = self._asked(measure)
+        requests = self._requests(measure) if asked.needs_requests else None
+        return sentence(measure, value, requests, asked.window)
 
-    def _of_minimum(self, who: str, measure: Measure, count: Reading) -> str:
-        window = format_duration(window_of(measure, self._metrics))
+    def _of_minimum(self, who: str, measure: HaltRule | Gate, count: Reading) -> str:
+        window = format_duration(self._asked(measure).window)
         return f"{who} had {count.value or 0:.0f} of the {measure.min_requests} {REQUESTS} needed in {window}"

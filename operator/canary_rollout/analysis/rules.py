@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 from typing import Final
-from zlib import crc32
 
+from canary_rollout.analysis.asked import asked_by
 from canary_rollout.analysis.comparing import Compared, verdicts_of
-from canary_rollout.analysis.evidence import LONGEST_GAP, OF_ALERT, Breach, Evidence, identity, short
+from canary_rollout.analysis.evidence import LONGEST_GAP, Breach, Evidence, identity, short
 from canary_rollout.analysis.findings import Finding
 from canary_rollout.analysis.judge import Judge, Scene
-from canary_rollout.analysis.readings import Samples, following, key_of, keys_needed, share_key
+from canary_rollout.analysis.readings import Samples, following, keys_needed, share_key
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.analysis.wording import clock
-from canary_rollout.model.spec import Action, BaselineFrom, CanaryRolloutSpec, Gate, HaltRule, Measure, Metrics, Stage
+from canary_rollout.model.spec import Action, CanaryRolloutSpec, Gate, HaltRule, Measure, Metrics, Stage
 from canary_rollout.model.units import format_duration
 
 
@@ -89,16 +89,16 @@ class _Judged:
         """The verdict of a halt rule."""
         if not rule.enabled:
             return _off(rule)
-        muted = rule.alert is not None and short(rule.name) in self._before.muted
+        asked = asked_by(rule, self._scene.spec.metrics)
+        muted = rule.alert is not None and asked.name in self._before.muted
         finding = self._judge.find(rule, muted=muted)
         if muted and finding.breached is not False:
-            self.muted |= {short(rule.name)}
-        breach = self._lasting(rule, self._before.breaches.get(short(rule.name)), finding, of_breach=True)
-        now = rule.ratio is not None and rule.baseline_from is BaselineFrom.STABLE
-        if self._scene.alone and now:
+            self.muted |= {asked.name}
+        breach = self._lasting(rule, self._before.breaches.get(asked.name), finding, of_breach=True)
+        if self._scene.alone and asked.with_now:
             breach = None  # nothing is left to compare with, so the question is no longer open
         if breach is not None:
-            self.breaches[short(rule.name)] = breach
+            self.breaches[asked.name] = breach
         return _rule_verdict(rule, finding, breach)
 
     def gate(self, gate: Gate, place: str) -> Verdict:
@@ -114,7 +114,7 @@ class _Judged:
         self, measure: HaltRule | Gate, before: Breach | None, finding: Finding, *, of_breach: bool
     ) -> Breach | None:
         """How long samples have said ``of_breach`` without a break, this one included."""
-        fingerprint = _fingerprint(measure, self._scene.spec.metrics)
+        fingerprint = asked_by(measure, self._scene.spec.metrics).fingerprint
         if before is not None and before.of != fingerprint:
             before = None
         if finding.breached is None:
@@ -135,18 +135,6 @@ def _remember(spec: CanaryRolloutSpec, stage: Stage | None, samples: Samples, ev
         return evidence
     named = frozenset(identity(key) for key in keys_needed(spec, stage))
     return evidence.saw(canary_names, stable_names, named)
-
-
-def _fingerprint(measure: HaltRule | Gate, metrics: Metrics) -> str:
-    """Name what a rule asks: measure, range and bound. ``for`` and the action may be edited under way."""
-    bounds: tuple[object, ...]
-    if isinstance(measure, HaltRule):
-        bounds = (measure.above, measure.below, measure.above_ratio, measure.below_ratio, measure.above_sigma)
-    else:
-        bounds = (measure.max, measure.min, measure.max_ratio, measure.min_ratio, measure.max_sigma)
-    fixed = measure.baseline.value if measure.baseline is not None else None
-    asked = (key_of(measure, metrics), bounds, fixed, metrics.source)
-    return f"{OF_ALERT if measure.alert is not None else ''}{crc32(repr(asked).encode()):08x}"
 
 
 def _rule_verdict(rule: HaltRule, finding: Finding, breach: Breach | None) -> Verdict:

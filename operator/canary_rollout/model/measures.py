@@ -7,8 +7,8 @@ The shape, for those who build on it:
   ``min_requests`` and ``baseline`` (what ratios and sigmas are held against: ``Stable``, ``BeforeRollout``, ``SameHour``, ``Fixed``).
 - :class:`HaltRule` adds one bound (``above | below | above_ratio | below_ratio | above_sigma``; none with ``alert``), ``for_``, ``action``,
   ``unless_stable_too``, ``dry_run``, ``enabled``. :class:`Gate` adds one bound (``max | min | max_ratio | min_ratio | max_sigma``) and ``for_``.
-- A halt rule *as written* may be partial: one that has the name of a standard rule changes only the fields it names.
-  Whole rules come from ``CanaryRolloutSpec.rules_for(stage)``, never from ``spec.halt_rules``.
+- A halt rule *as written* may be partial: one that has the name of a standard rule and leaves out the measure or the bound changes
+  only the fields it names. Whole rules come from ``CanaryRolloutSpec.rules_for(stage)``, never from ``spec.halt_rules``.
 - ``Stage`` has ``entry`` and ``exit`` (gates) and ``halt_rules`` of its own, merged by name over the rollout's.
 """
 
@@ -294,8 +294,8 @@ class Gate(Measure):
 class HaltRule(Measure):
     """A condition that stops a rollout when it has held for ``for``.
 
-    As written it may be partial: one with the name of a standard rule changes only what it names, and one that is only switched
-    off (``enabled: false``) needs nothing else.
+    As written it may be partial: one with the name of a standard rule that leaves out what is measured or the bound changes only what
+    it names, and one that is only switched off (``enabled: false``) needs nothing else.
     """
 
     PARTIAL: ClassVar[bool] = True
@@ -321,8 +321,8 @@ class HaltRule(Measure):
     )
 
     name: DnsLabel = Field(
-        description="What the rule is called in status, events and metrics; unique in this list. The name of a standard "
-        "rule changes that one: only the fields named here."
+        description="What the rule is called in status, events and metrics; unique in this list. With the name of a "
+        "standard rule and without a measure or a bound, only the fields named here are changed in that one."
     )
     above: Number | None = Field(None, description="Breached while the canary's value is above this.")
     below: Number | None = Field(None, description="Breached while the canary's value is below this.")
@@ -365,7 +365,10 @@ class HaltRule(Measure):
     @property
     def partial(self) -> bool:
         """Whether it says nothing about what is measured, or nothing about the bound."""
-        return not _given(self, _MEASURES) or (self.alert is None and not _given(self, RULE_BOUNDS))
+        if self.alert is not None:
+            return False
+        bounds = (self.above, self.below, self.above_ratio, self.below_ratio, self.above_sigma)
+        return (self.preset is None and self.query is None) or all(bound is None for bound in bounds)
 
     @model_validator(mode="after")
     def _whole_or_known(self) -> Self:
@@ -389,11 +392,11 @@ class HaltRule(Measure):
 
 
 def merged(*layers: tuple[HaltRule, ...]) -> tuple[HaltRule, ...]:
-    """Rules by name: each layer changes those of the layers before it, and adds its own at the end."""
+    """Rules by name: a partial one changes the one before it (or the standard one), a whole one takes its place."""
     rules: dict[str, HaltRule] = {}
     for layer in layers:
         for rule in layer:
-            base = rules.get(rule.name) or STANDARD.get(rule.name)
+            base = (rules.get(rule.name) or STANDARD.get(rule.name)) if rule.partial else None
             rules[rule.name] = rule if base is None else rule.over(base)
     return tuple(rules.values())
 

@@ -6,6 +6,7 @@ What is not here: nginx (its agents acknowledge what they read, as the real ones
 import asyncio
 import contextlib
 import random
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,15 @@ from fake_api import Deployments, FakeApi
 from fake_api.api import Call, FakeClient
 from fake_api.store import Event
 
-from canary_rollout.analysis.readings import EMPTY, REQUESTS, Pair, Reading, Samples
+from canary_rollout.analysis.readings import (
+    EMPTY,
+    REQUESTS,
+    CounterReadings,
+    CounterSample,
+    Pair,
+    Reading,
+    Samples,
+)
 from canary_rollout.controller.guard import Guard
 from canary_rollout.controller.informer import FED_BY_KOPF, Informer
 from canary_rollout.controller.lease import Lease
@@ -51,14 +60,16 @@ spec:
     canary: {service: checkout-canary, deployment: checkout-canary}
     drain: 30s
   traffic: {nginx: {service: proxy}}
-  metrics: {prometheus: "http://prometheus:9090", interval: 10s, window: 60s}
+  metrics: {prometheus: "http://prometheus:9090", interval: 10s, window: 60s, history: 0s}
   stages:
   - {name: first, weight: "0.5%", hold: 60s}
   - {name: second, weight: "5%", hold: 60s}
   - {name: third, weight: "25%", hold: 60s}
   - {name: all, weight: "100%", hold: 60s}
+  analysis: {enabled: false}
+  defaultHaltRules: false
   haltRules:
-  - {name: error-rate, preset: error-rate, above: "1%", minRequests: 10}
+  - {name: error-rate, preset: error-rate, above: "1%", for: 0s, minRequests: 10}
 """)
 
 
@@ -92,6 +103,12 @@ class Numbers:
     down: bool = False
     asked: int = 0
     requests: dict[str, MetricRequest] = field(default_factory=dict)
+    per_second: dict[str, float] = field(default_factory=lambda: {"canary": 500.0, "stable": 50_000.0})
+    meters: list[tuple[float, dict[str, tuple[float, float]]]] = field(default_factory=list)
+    """(time, requests and errors so far by version): what the pods have counted."""
+    ticks: list[float] = field(default_factory=list)
+    """Evaluation times of the instant queries of counters."""
+    replays: list[tuple[float, float]] = field(default_factory=list)
 
     def register(self, request: MetricRequest) -> None:
         """Nothing to share."""
@@ -113,6 +130,50 @@ class Numbers:
 
         pairs = {key: Pair(reading(self.stable, key.what), reading(self.canary, key.what)) for key in request.measures}
         return Samples(at, pairs)
+
+    def count(self, until: float) -> None:
+        """Let the pods' counters run up to a time, at the present rates."""
+        if not self.meters:
+            self.meters.append((EPOCH - 100_000, {"canary": (0.0, 0.0), "stable": (0.0, 0.0)}))
+        since, before = self.meters[-1]
+        if until <= since:
+            return
+        now_counted = {}
+        for arm, share in (("canary", self.canary), ("stable", self.stable)):
+            requests = self.per_second[arm] * (until - since)
+            now_counted[arm] = (before[arm][0] + requests, before[arm][1] + requests * share.get("error-rate", 0.0))
+        self.meters.append((until, now_counted))
+
+    def counted(self, at: float) -> CounterReadings:
+        """Return what a scrape at a time has shown."""
+        self.count(at)
+        place = max(1, bisect_left(self.meters, at, key=lambda meter: meter[0]))
+        (left, low), (right, high) = self.meters[place - 1], self.meters[min(place, len(self.meters) - 1)]
+        share = (at - left) / (right - left) if right > left else 1.0
+        samples = []
+        for arm in ("stable", "canary"):
+            for series, number in (("requests", 0), ("errors", 1)):
+                value = low[arm][number] + share * (high[arm][number] - low[arm][number])
+                samples.append(CounterSample(arm, f"{arm}-pod", series, round(value)))
+        return CounterReadings(at, tuple(samples))
+
+    async def counters(self, request: MetricRequest, at: float, created: Any = None) -> CounterReadings:
+        await asyncio.sleep(0.01)
+        if self.down:
+            return CounterReadings(at, complete=False, message="connection refused")
+        self.count(Wall().now())
+        self.ticks.append(at)
+        return self.counted(at)
+
+    async def counters_between(
+        self, request: MetricRequest, start: float, end: float, step: float, created: Any = None
+    ) -> tuple[CounterReadings, ...]:
+        await asyncio.sleep(0.01)
+        if self.down:
+            return (CounterReadings(end, complete=False, message="connection refused"),)
+        self.count(Wall().now())
+        self.replays.append((start, end))
+        return tuple(self.counted(round(start + step * number, 3)) for number in range(round((end - start) / step) + 1))
 
 
 @dataclass

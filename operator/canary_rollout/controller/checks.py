@@ -1,12 +1,18 @@
 """Asks Prometheus at every interval for every rollout under way, beside the reconciles, so that none ever waits for it."""
 
-import math
-import zlib
 from collections.abc import Callable, Mapping
+from typing import Final
 
+import structlog
+
+from canary_rollout.analysis.comparing import policy_of
+from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.rules import assess
+from canary_rollout.analysis.sequential import Policy
 from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.controller import comparing
+from canary_rollout.controller.access import Access
 from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Memory
@@ -16,11 +22,11 @@ from canary_rollout.kube.port import Clock, Object
 from canary_rollout.metrics.errors import UnsafeValueError
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
-from canary_rollout.model.spec import Action
+from canary_rollout.model.spec import Action, CanaryRolloutSpec, Stage
+from canary_rollout.model.units import parse_instant
 from canary_rollout.workloads.view import replica_sets_of
 
-SUB_TICKS = 1.0
-"""Evaluations fall on whole multiples of this (seconds) within an interval: those of one sub-tick share their queries."""
+log: Final = structlog.get_logger(__name__)
 
 
 class Checks:
@@ -34,6 +40,7 @@ class Checks:
         evaluated: Callable[[Key], None],
         memories: Callable[[], Mapping[Key, Memory]],
         *,
+        access: Access,
         observer: QueueObserver | None = None,
     ) -> None:
         """Create it.
@@ -44,6 +51,7 @@ class Checks:
             clock: wall time.
             evaluated: wakes a rollout.
             memories: what is remembered of each rollout.
+            access: reads credentials and preset sets.
             observer: told how late evaluations are.
         """
         self._sampler = sampler
@@ -51,6 +59,7 @@ class Checks:
         self._clock = clock
         self._evaluated = evaluated
         self._memories = memories
+        self._access = access
         self._followed: set[Key] = set()
         self.queue = WorkQueue(logged(self._check, "evaluation"), workers=1024, timeout=60.0, observer=observer)
 
@@ -63,12 +72,11 @@ class Checks:
             self._followed.discard(key)
             self.queue.forget(key)
             self._sampler.unregister("/".join(key))
+            memory.comparing = None  # its checkpoint is in the evidence
 
     def _delay(self, key: Key, interval: float) -> float:
         """Seconds to the rollout's next place on its grid; places are spread over the sub-ticks of the interval."""
-        ticks = max(1, math.floor(interval / SUB_TICKS))
-        place = zlib.crc32("/".join(key).encode()) % ticks * SUB_TICKS
-        return interval - (self._clock.now() - place) % interval
+        return interval - (self._clock.now() - comparing.place_of(key, interval)) % interval
 
     async def _check(self, key: Key) -> float | None:
         memory = self._memories().get(key)
@@ -77,26 +85,79 @@ class Checks:
             return None
         spec, state = memory.spec, memory.state
         stage = stage_of(spec, state) if state.stage else None
-        stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
         try:
-            # Stable's series of all its revisions count: it may be brought up to date while it is compared with.
-            revisions = ("", state.revision)
-            request = MetricRequest.of(
-                *key, spec, stage, _replica_sets(stable), _replica_sets(canary), revisions=revisions
-            )
+            request, created = await self._request(key, memory, spec, stage)
         except UnsafeValueError as error:
             memory.check_error = f"Prometheus is not asked: {error}"
             self._evaluated(key)
             return self._delay(key, spec.metrics.interval)
-        memory.check_error = ""
+        running = self._running(key, memory, spec, request)
         samples = await self._sampler.sample(request)
-        if key in self._followed:
+        compared = None
+        if running is not None:
+            latest = comparing.latest_tick(key, spec, self._clock.now())
+            compared = await comparing.compare(spec, running, self._sampler, request, created, latest=latest)
+        if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
-            assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now())
+            assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now(), compared)
             if memory.assessment is None or not _condemns(memory.assessment):
                 memory.assessment = assessment  # a fail that nobody has acted on yet is not lost to a later pass
             self._evaluated(key)
         return self._delay(key, spec.metrics.interval)
+
+    async def _request(
+        self, key: Key, memory: Memory, spec: CanaryRolloutSpec, stage: Stage | None
+    ) -> tuple[MetricRequest, dict[str, float]]:
+        """What to ask, and by pod name when each was created (POSIX seconds)."""
+        stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
+        versions = await self._gatherer.versions_of_both(key[0], spec)
+        granted = await self._access.granted(key[0], spec.metrics)
+        memory.check_error = granted.problem
+        request = MetricRequest.of(
+            *key,
+            spec,
+            stage,
+            _replica_sets(stable),
+            _replica_sets(canary),
+            # Stable's series of all its revisions count: it may be brought up to date while it is compared with.
+            revisions=("", memory.state.revision),
+            app_versions=versions,
+            targets=granted.targets,
+            own=granted.own,
+            compared=spec.analysis.enabled,
+            began=memory.state.began_at,
+            phase=comparing.place_of(key, spec.metrics.interval),
+        )
+        return request, {pod["metadata"]["name"]: _created(pod) for pod in (*stable, *canary)}
+
+    def _running(
+        self, key: Key, memory: Memory, spec: CanaryRolloutSpec, request: MetricRequest
+    ) -> comparing.Running | None:
+        """The comparison that this process has, that status describes, or a new one; ``None``: it is switched off."""
+        policy, interval, now = policy_of(spec), spec.metrics.interval, self._clock.now()
+        if policy is None or not request.compared:
+            memory.comparing = None
+            return None
+        known = memory.comparing
+        if known is None or known.policy != policy or known.interval != interval:
+            known = memory.comparing = _taken_up(key, memory, policy, comparing.latest_tick(key, spec, now))
+        known.weigh(memory.state, now)
+        return known
+
+
+def _taken_up(key: Key, memory: Memory, policy: Policy, latest: float) -> comparing.Running:
+    raw = memory.evidence.comparison if memory.evidence is not None else {}
+    if raw:
+        try:
+            return comparing.restored(policy, policy.interval, raw)
+        except EvidenceError as error:
+            # Somebody else wrote it. Starting afresh can only delay a verdict, never make one up.
+            log.warning("the comparison begins anew", namespace=key[0], rollout=key[1], error=str(error))
+    return comparing.begin(policy, policy.interval, latest)
+
+
+def _created(pod: Object) -> float:
+    return parse_instant(pod["metadata"].get("creationTimestamp") or "1970-01-01T00:00:00Z")
 
 
 def _condemns(assessment: Assessment) -> bool:

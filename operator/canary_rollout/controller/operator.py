@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from canary_rollout.controller.access import Access
 from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
 from canary_rollout.controller.failures import logged
@@ -20,6 +21,7 @@ from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
 from canary_rollout.kube.recording import RecordingApi
 from canary_rollout.metrics.port import Sampler
+from canary_rollout.metrics.presets import Presets
 from canary_rollout.traffic.port import Router, RouterContext
 from canary_rollout.traffic.registry import router_for
 
@@ -45,6 +47,7 @@ class Parts:
         queue_observer: told what the queue of reconciles does.
         checks_observer: told what the queue of evaluations does.
         watch_observer: told how the watches fare.
+        presets: preset sets for everybody.
     """
 
     api: KubeApi
@@ -58,6 +61,7 @@ class Parts:
     queue_observer: QueueObserver | None = None
     checks_observer: QueueObserver | None = None
     watch_observer: WatchObserver | None = None
+    presets: tuple[Presets, ...] = ()
 
 
 class Operator:
@@ -88,6 +92,7 @@ class Operator:
             parts.clock,
             self.queue.add,
             lambda: self.reconciler.memories,
+            access=Access(parts.api, parts.clock, parts.presets),
             observer=parts.checks_observer,
         )
         self.reconciler = Reconciler(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from canary_rollout.analysis.readings import CounterReadings, CounterSample, Reading
 from canary_rollout.metrics.answers import Units, index_raw
@@ -116,10 +116,12 @@ def _ticks(
 
 
 def _samples(raw: RawLookup, units: Units, created: Mapping[str, float]) -> Iterator[CounterSample]:
-    for arm, keys in (("stable", raw.stable), ("canary", raw.canary)):
+    both: tuple[tuple[Literal["stable", "canary"], tuple[ArmKey, ...]], ...]
+    both = (("stable", raw.stable), ("canary", raw.canary))
+    for arm, keys in both:
         for found in _of_arm(units, keys, together=raw.together):
             for (pod, edge), value in found.items():
-                yield CounterSample(arm, pod, raw.series, value, edge, created.get(pod, created.get(f"*{arm}")))
+                yield CounterSample(arm, pod, raw.series, value, edge, created.get(pod))
 
 
 def _of_arm(

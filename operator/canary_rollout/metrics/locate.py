@@ -295,6 +295,7 @@ def _raw(request: MetricRequest, presets: Presets, name: str) -> RawLookup:
     shape = _shape(
         request, presets, f"{RAW}{name}", 60.0 if name.startswith("gauge:") else 0.0, labels, weighted_only=True
     )
+    shape = shape._replace(phase=request.phase)
     return RawLookup(series, shape, scope, stable, canary, together)
 
 

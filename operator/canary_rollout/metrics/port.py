@@ -1,8 +1,9 @@
 """What this room offers the controller, and what it wants from it."""
 
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from canary_rollout.analysis.readings import Samples
+from canary_rollout.analysis.readings import CounterReadings, Samples
 from canary_rollout.metrics.request import MetricRequest
 
 Outcome = Literal["ok", "bad_query", "slow", "outage"]
@@ -21,6 +22,18 @@ class Sampler(Protocol):
 
     async def sample(self, request: MetricRequest) -> Samples:
         """Return what is known about a rollout now; registers it if it is not. Never raises for want of data."""
+        ...
+
+    async def counters(
+        self, request: MetricRequest, at: float, created: Mapping[str, float] | None = None
+    ) -> CounterReadings:
+        """Return the raw counters of a rollout at ``at``; all who ask for the same time share the queries."""
+        ...
+
+    async def counters_between(
+        self, request: MetricRequest, start: float, end: float, step: float, created: Mapping[str, float] | None = None
+    ) -> tuple[CounterReadings, ...]:
+        """Return the same for every ``step`` seconds from ``start`` to ``end``, both included."""
         ...
 
 

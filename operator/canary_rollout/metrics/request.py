@@ -85,6 +85,7 @@ class MetricRequest:
         compared: whether raw counters are asked for, for the comparison with stable.
         tenants: whether they are asked for by bucket of tenants as well.
         began: when the rollout began, POSIX seconds; for baselines before it.
+        phase: the rollout's place within its interval, seconds: those of one place share the raw counters' queries.
     """
 
     key: str
@@ -106,6 +107,7 @@ class MetricRequest:
     compared: bool = False
     tenants: bool = False
     began: float | None = None
+    phase: float = 0.0
 
     def __post_init__(self) -> None:
         checked_name(self.namespace, "namespace")
@@ -133,6 +135,7 @@ class MetricRequest:
         own: tuple[Presets, ...] = (),
         compared: bool = False,
         began: float | None = None,
+        phase: float = 0.0,
     ) -> "MetricRequest":
         """Return the request of a rollout in a stage, with ``namespace/name`` as its key.
 
@@ -149,6 +152,7 @@ class MetricRequest:
             own: preset sets of the user's own.
             compared: whether raw counters are wanted.
             began: when the rollout began, POSIX seconds.
+            phase: its place within its interval, seconds.
 
         Raises:
             UnsafeValueError: a name that is no Kubernetes name.
@@ -186,4 +190,5 @@ class MetricRequest:
             compared=compared,
             tenants=compared and metrics.source == "agent" and spec.traffic.sticky is not None,
             began=began,
+            phase=phase,
         )

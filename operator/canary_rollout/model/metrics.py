@@ -26,6 +26,7 @@ SOURCES: Final = (
 
 MOST_SERVERS: Final = 8
 MOST_HEADERS: Final = 16
+MOST_PRESET_SETS: Final = 8
 
 SourceName = Annotated[
     str,
@@ -192,6 +193,11 @@ class Metrics(SpecModel):
         "app",
         description="Whose series the presets read. app: http_requests_total and http_request_duration_seconds. agent: "
         "the nginx agent's counters. For the others see docs/presets.md.",
+    )
+    presets: tuple[DnsName, ...] = Field(
+        (),
+        max_length=MOST_PRESET_SETS,
+        description="ConfigMaps with preset sets of your own, in the CanaryRollout's namespace (docs/presets.md).",
     )
     arms: Arms = Field(default_factory=Arms, description="Which series belong to which version.")
     port: SafeValue = Field(

@@ -60,6 +60,13 @@ def replica_sets_of(pod: Object) -> list[str]:
     return [owner["name"] for owner in owners if owner.get("kind") == "ReplicaSet"]
 
 
+def app_version(deployment: Object | None) -> str:
+    """Return the version that a Deployment's pod template is labelled with; empty where it has no such label."""
+    template = (deployment or {}).get("spec", {}).get("template") or {}
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    return str(labels.get("app.kubernetes.io/version") or labels.get("version") or "")
+
+
 def deployment_revision(deployment: Object, labels: frozenset[str], identity_paths: tuple[str, ...]) -> str:
     """Hash of what a Deployment's pod template is about; ``labels`` as :func:`selector_labels` of *both* versions."""
     return revision_of(deployment["spec"]["template"], labels, identity_paths)

@@ -1,0 +1,270 @@
+"""The sequential comparison of one rollout while this process has it: ticks in order, replayed where any are missing.
+
+What counts is the tick grid: evaluation times depend on the rollout's name and interval alone, so a tick that was missed (a
+restart, a Prometheus that was away) is asked for again at the very same time, and the evidence is the same.
+"""
+
+import asyncio
+import math
+import zlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+
+from canary_rollout.analysis.comparing import Compared
+from canary_rollout.analysis.errors import EvidenceError
+from canary_rollout.analysis.gauges import GaugeTest
+from canary_rollout.analysis.history import HistoryTest
+from canary_rollout.analysis.readings import CounterReadings
+from canary_rollout.analysis.sequential import (
+    Comparison,
+    CounterTracker,
+    Policy,
+    PromotionGate,
+    RawSample,
+    State,
+    TestVerdict,
+    Tick,
+)
+from canary_rollout.analysis.verdict import Outcome
+from canary_rollout.metrics.port import Sampler
+from canary_rollout.metrics.request import MetricRequest
+from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.status import RolloutState
+
+log = structlog.get_logger(__name__)
+
+SUB_TICKS: Final = 1.0
+"""Evaluations fall on whole multiples of this (seconds) within an interval: those of one sub-tick share their queries."""
+
+MOST_TICKS: Final = 1000
+"""Ticks that are replayed at a time; the rest follows at the next evaluation."""
+
+LONGEST_REPLAY: Final = 86_400.0
+"""Seconds. Ticks further back are given up; the evidence of before is kept."""
+
+HISTORY_STEP: Final = 60.0
+"""Seconds between two ticks of stable's past: the length of a block of the dispersion."""
+
+BEHIND: Final = 3.0
+"""Intervals without a tick, after which nothing is said on the strength of older ones."""
+
+PAST_TRIES: Final = 3
+"""Times that stable's past is asked for before the comparison begins without it (a query that is too much, say)."""
+
+MOST_WEIGHTS: Final = 12
+A_TURN: Final = 20
+"""Ticks after which others have their turn on the event loop: some ten milliseconds."""
+
+
+def place_of(key: tuple[str, str], interval: float) -> float:
+    """Return a rollout's place within its interval, seconds: spread over the sub-ticks."""
+    ticks = max(1, math.floor(interval / SUB_TICKS))
+    return zlib.crc32("/".join(key).encode()) % ticks * SUB_TICKS
+
+
+def latest_tick(key: tuple[str, str], spec: CanaryRolloutSpec, now: float) -> float:
+    """Return the latest evaluation time on a rollout's grid whose samples have come, POSIX seconds."""
+    interval, place = spec.metrics.interval, place_of(key, spec.metrics.interval)
+    lag = spec.metrics.comparison_lag
+    return round(math.floor((now - lag - place) / interval) * interval + place, 3)
+
+
+@dataclass(slots=True)
+class Running:
+    """One rollout's comparison.
+
+    Attributes:
+        policy: what it was made with.
+        interval: seconds between two ticks.
+        began: when the analysis began, POSIX seconds.
+        comparison: its evidence.
+        past: what was usual, which a checkpoint holds apart.
+        tracker: its counters.
+        through: latest tick that was fed.
+        weights: weights in force (basis points) and since when, oldest first.
+        tries: times that stable's past may still be asked for; 0: it is in, or there is none.
+        replayed: ticks that were asked for again since this process has it.
+        problem: why the latest ticks are missing; empty if none are.
+    """
+
+    policy: Policy
+    interval: float
+    began: float
+    comparison: Comparison
+    past: HistoryTest
+    tracker: CounterTracker
+    through: float
+    weights: list[tuple[float, int]] = field(default_factory=list)
+    tries: int = PAST_TRIES
+    replayed: int = 0
+    problem: str = ""
+    tests: tuple[TestVerdict, ...] = ()
+
+    def weigh(self, state: RolloutState, now: float) -> None:
+        """Note the weight in force."""
+        if self.weights and self.weights[-1][1] == state.confirmed:
+            return
+        since = state.clock.since if state.clock.since is not None else now
+        if self.weights:
+            since = max(since, self.weights[-1][0] + 0.001)
+        self.weights.append((round(min(since, now), 3), state.confirmed))
+        del self.weights[:-MOST_WEIGHTS]
+
+    def weight_at(self, at: float) -> int:
+        """Return the weight in force at a time, basis points."""
+        place = bisect_right(self.weights, at, key=lambda weight: weight[0])
+        return self.weights[max(0, place - 1)][1] if self.weights else 0
+
+    async def feed(self, readings: Sequence[CounterReadings], *, sticky: bool) -> None:
+        """Take in ticks, in order; others have their turn in between."""
+        for number, reading in enumerate(readings, 1):
+            tick = _tick(self.tracker, reading, self.weight_at(reading.at), sticky=sticky)
+            self.tests = self.comparison.step(tick)
+            self.through = reading.at
+            if number % A_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def learn(self, readings: Sequence[CounterReadings], *, sticky: bool) -> None:
+        """Take in stable's past, before the rollout."""
+        tracker = CounterTracker(HISTORY_STEP, self.policy.warm_up, scrape_times=False)
+        ticks = []
+        for number, reading in enumerate(readings, 1):
+            stable = tuple(sample for sample in reading.samples if sample.arm == "stable")
+            tick = _tick(tracker, replace(reading, samples=stable), 0, sticky=sticky)
+            ticks.append(tick)
+            self.past.past(tick)
+            if number % A_TURN == 0:
+                await asyncio.sleep(0)
+        for number, tick in enumerate(ticks, 1):
+            self.comparison.history(tick)
+            if number % A_TURN == 0:
+                await asyncio.sleep(0)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return what a restart needs, as JSON."""
+        return {
+            "began": self.began,
+            "weights": [list(weight) for weight in self.weights],
+            "state": self.comparison.checkpoint(),
+            "usual": self.past.export() if self.comparison.checkpoint() else {},
+        }
+
+
+def begin(policy: Policy, interval: float, at: float) -> Running:
+    """Return a comparison that begins with the tick at ``at``."""
+    past = HistoryTest(policy)
+    began = at - interval
+    tracker = CounterTracker(interval, policy.warm_up, began, scrape_times=False)
+    return Running(policy, interval, began, Comparison(policy, (GaugeTest(policy), past)), past, tracker, began)
+
+
+def restored(policy: Policy, interval: float, raw: Mapping[str, Any]) -> Running:
+    """Return the comparison that a checkpoint describes; ticks after its ``through`` are to be fed again.
+
+    Raises:
+        EvidenceError: somebody else wrote it.
+    """
+    try:
+        began, state = float(raw["began"]), dict(raw["state"])
+        weights = [(float(since), int(weight)) for since, weight in raw["weights"]][-MOST_WEIGHTS:]
+        usual = dict(raw["usual"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError(f"the comparison's evidence in status does not read ({error!r})") from error
+    past = HistoryTest(policy, usual or None)
+    comparison = Comparison.restore(policy, state, (GaugeTest(policy), past))
+    through = max(began, comparison.replay_from) if state else began
+    tracker = CounterTracker(interval, policy.warm_up, began, scrape_times=False)
+    return Running(
+        policy, interval, began, comparison, past, tracker, through, weights, tries=0 if state else PAST_TRIES
+    )
+
+
+def on_grid(running: Running, latest: float) -> float:
+    """Return the first tick that is missing, on the grid of ``latest``; not further back than a day."""
+    step = running.interval
+    missing = math.floor((latest - running.through) / step + 1e-6)
+    missing = min(missing, math.floor(LONGEST_REPLAY / step))
+    return round(latest - (missing - 1) * step, 3)
+
+
+async def compare(
+    spec: CanaryRolloutSpec,
+    running: Running,
+    sampler: Sampler,
+    request: MetricRequest,
+    created: Mapping[str, float],
+    *,
+    latest: float,
+) -> Compared:
+    """Feed the ticks that are missing up to ``latest`` and return what the comparison says.
+
+    Args:
+        spec: the rollout's.
+        running: its comparison.
+        sampler: asks Prometheus.
+        request: what it asks for.
+        created: by pod name, when it was created, POSIX seconds.
+        latest: the latest tick whose samples have come.
+    """
+    sticky = spec.traffic.sticky is not None
+    if running.tries and not await _learn(running, spec, sampler, request, sticky=sticky):
+        return _compared(running, latest)  # the ticks of meanwhile are asked for again
+    step = running.interval
+    if latest > running.through + step / 2:
+        first = on_grid(running, latest)
+        last = min(latest, round(first + (MOST_TICKS - 1) * step, 3))
+        if first == latest:
+            found: tuple[CounterReadings, ...] = (await sampler.counters(request, latest, created),)
+        else:
+            log.info("replaying", rollout=request.key, first=first, last=last)
+            found = await sampler.counters_between(request, first, last, step, created)
+            running.replayed += len(found)
+        whole = [reading for reading in found if reading.complete]
+        running.problem = next((reading.message for reading in found if not reading.complete), "")
+        await running.feed(whole, sticky=sticky)
+    return _compared(running, latest)
+
+
+async def _learn(
+    running: Running, spec: CanaryRolloutSpec, sampler: Sampler, request: MetricRequest, *, sticky: bool
+) -> bool:
+    """Stable's past, before the first tick; whether it is in, or is not waited for any longer."""
+    steps = math.floor(min(spec.metrics.history, LONGEST_REPLAY) / HISTORY_STEP)
+    running.tries -= 1
+    if steps:
+        end = running.began
+        readings = await sampler.counters_between(request, end - steps * HISTORY_STEP, end, HISTORY_STEP, {})
+        running.problem = next((reading.message for reading in readings if not reading.complete), "")
+        if running.problem and running.tries:
+            return False
+        whole = [reading for reading in readings if reading.complete]
+        await running.learn(whole, sticky=sticky)
+    running.tries = 0
+    return True
+
+
+def _compared(running: Running, latest: float) -> Compared:
+    gate, tests = running.comparison.gate(), running.tests
+    if latest - running.through > BEHIND * running.interval:
+        why = f" ({running.problem})" if running.problem else ""
+        words = f"no counts of the last {latest - running.through:.0f} s{why}"
+        gate = PromotionGate(promote=False, upper_error_rate=gate.upper_error_rate, message=words)
+        tests = tuple(_without_data(test, words) for test in tests)
+    return Compared(tests, gate, running.checkpoint())
+
+
+def _without_data(test: TestVerdict, words: str) -> TestVerdict:
+    if test.outcome is Outcome.FAIL:
+        return test  # a fail stays
+    return replace(test, outcome=Outcome.NONE, state=State.NO_DATA, message=words)
+
+
+def _tick(tracker: CounterTracker, reading: CounterReadings, weight: int, *, sticky: bool) -> Tick:
+    at = reading.at
+    for arm, pod, series, value, le, created in reading.samples:
+        tracker.add(RawSample(at, arm, pod, series, value, le, created))
+    return tracker.tick(at, weight, complete=reading.complete, sticky=sticky)

@@ -34,7 +34,7 @@ LEAST_WINDOWS: Final = 12
 LEAST_DAYS: Final = 3
 MOST_WINDOWS: Final = 7 * 288
 BURST: Final = 10.0
-"""How many errors are taken to come at once where the past had too few to tell."""
+"""How many errors are taken to come at once where the past is too short to tell, and how many windows that weighs."""
 LEAST_REQUESTS: Final = 20
 LEAST_ERRORS: Final = 3
 """Bursts (of the size the past had) by which the canary must exceed what is usual: two can always meet."""
@@ -53,6 +53,7 @@ class Baseline:
         scale: their robust standard deviation, same unit.
         volume: median of the requests behind one value; 0 for a gauge.
         pods: robust standard deviation between the pods of one moment (gauges; logarithm), 0 for shares.
+        together: how many errors came at once: the variance of the shares over what independent errors would have.
         windows: number of five-minute values this rests on.
     """
 
@@ -60,13 +61,19 @@ class Baseline:
     scale: float
     volume: float = 0.0
     pods: float = 0.0
+    together: float = 1.0
     windows: int = 0
 
 
 class _Value(NamedTuple):
-    """One five-minute value: share or logarithm, the requests behind it, the spread between pods, how many pods."""
+    """One five-minute value.
+
+    The median of the minutes' shares (or a logarithm), the share of all of it, the requests behind it, the spread between
+    pods, and how many pods.
+    """
 
     value: float
+    pooled: float
     volume: float
     pods: float
     across: int
@@ -129,12 +136,16 @@ class _Minutes:
                         last.append((minute, value))
 
     def share(self, minutes: deque[tuple[int, float, float]], minute: int) -> _Value | None:
-        """Share over the window that ends with `minute`; None without requests, or with too few minutes of it."""
-        inside = [entry for entry in minutes if minute - WINDOW < entry[0] <= minute]
-        requests = sum(entry[1] for entry in inside)
-        if len(inside) < NEEDED or requests <= 0:
+        """Median of the minutes' shares in the window that ends with `minute`: an incident of a minute or two is no change.
+
+        None without requests, or with too few minutes of it.
+        """
+        inside = [entry for entry in minutes if minute - WINDOW < entry[0] <= minute and entry[1] > 0]
+        if len(inside) < NEEDED:
             return None
-        return _Value(sum(entry[2] for entry in inside) / requests, requests, 0.0, 0)
+        requests = sum(entry[1] for entry in inside)
+        pooled = sum(entry[2] for entry in inside) / requests
+        return _Value(median([bad / of for _, of, bad in inside]), pooled, requests, 0.0, 0)
 
     def gauge(self, name: str, minute: int) -> _Value | None:
         """Median over the pods of each pod's median, as a logarithm."""
@@ -146,7 +157,7 @@ class _Minutes:
             inside = [value for at, value in values if minute - WINDOW < at <= minute]
             if len(inside) >= NEEDED:
                 levels.append(math.log(median(inside)))
-        return _Value(median(levels), 0.0, spread(levels), len(levels)) if levels else None
+        return _Value(median(levels), 0.0, 0.0, spread(levels), len(levels)) if levels else None
 
     def of(self, signal: str, edge: float | None, minute: int) -> _Value | None:
         """The window's value of "errors", "latency" (at the edge) or "gauge:NAME"."""
@@ -216,7 +227,13 @@ def _usual(values: list[_Value]) -> Baseline:
     """Rounded at once: after a restart the very same numbers are used."""
     found = baseline([value.value for value in values])
     volume, pods = median([value.volume for value in values]), median([value.pods for value in values])
-    return Baseline(_short(found.centre), _short(found.scale), _short(volume), _short(pods), len(values))
+    share = sum(value.pooled * value.volume for value in values) / max(sum(value.volume for value in values), 1.0)
+    together = 1.0
+    if 0 < share < 1:
+        excess = [(value.pooled - share) ** 2 * value.volume / (share * (1 - share)) for value in values]
+        together = max(1.0, (sum(excess) + BURST * BURST) / (len(excess) + BURST))
+    numbers = [_short(part) for part in (found.centre, found.scale, volume, pods, together)]
+    return _baseline([*numbers, len(values)])
 
 
 class HistoryTest:
@@ -255,7 +272,7 @@ class HistoryTest:
             self._past.take(tick)
 
     def export(self) -> dict[str, Any]:
-        """Return the baselines as JSON: by signal and hour of the day, five numbers each; 150 bytes for a signal and hour."""
+        """Return the baselines as JSON: by signal and hour of the day, six numbers each; 60 bytes for a signal and hour."""
         self._learn()
         return {
             "edge": self._edge,
@@ -334,7 +351,7 @@ class HistoryTest:
             )
         fewer = max(1.0, usual.volume / canary.volume)
         share = self._share(usual, stable)
-        sampling = _together(usual) * share * (1 - share) / canary.volume
+        sampling = math.pi / 2 * usual.together * share * (1 - share) / canary.volume
         return math.sqrt(max(usual.scale**2 * fewer, sampling))
 
     @staticmethod
@@ -345,7 +362,7 @@ class HistoryTest:
         if signal.startswith("gauge:"):
             return canary.value - reference > math.log(max(self._policy.tolerance, 1.05))
         floor = self._policy.floor if signal == ERRORS else self._policy.latency_floor
-        enough = (canary.value - reference) * canary.volume >= LEAST_ERRORS * _together(usual)
+        enough = (canary.value - reference) * canary.volume >= LEAST_ERRORS * usual.together
         return enough and canary.value > self._policy.tolerance * reference and canary.value - reference >= floor
 
     def _sentence(self, signal: str, shown: Sequence[float], usual: Baseline, *, alone: bool) -> str:
@@ -374,17 +391,9 @@ class HistoryTest:
         self._past = None
 
 
-def _together(usual: Baseline) -> float:
-    """How many errors came at once in the past: the variance of its shares over what independent errors would have."""
-    expected = usual.centre * usual.volume
-    if expected < BURST:
-        return BURST
-    return max(1.0, usual.scale**2 * usual.volume / (usual.centre * (1 - usual.centre)))
-
-
 def _baseline(parts: Sequence[float]) -> Baseline:
-    centre, scale, volume, pods, windows = parts
-    return Baseline(float(centre), float(scale), float(volume), float(pods), int(windows))
+    centre, scale, volume, pods, together, windows = parts
+    return Baseline(float(centre), float(scale), float(volume), float(pods), float(together), int(windows))
 
 
 def _short(value: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from canary_rollout.model.routers import NginxTraffic
-from canary_rollout.traffic.agents import AgentRouter
+from canary_rollout.traffic.nginx.base import AgentRouter
 from canary_rollout.traffic.nginx.document import (
     CONFIG_KEY,
     WEIGHTS_KEY,

@@ -5,6 +5,7 @@ restart, a Prometheus that was away) is asked for again at the very same time, a
 """
 
 import asyncio
+import json
 import math
 import zlib
 from bisect import bisect_right
@@ -32,6 +33,7 @@ from canary_rollout.analysis.sequential import (
 from canary_rollout.analysis.verdict import Outcome
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
+from canary_rollout.model.plain import parse_json
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import RolloutState
 
@@ -103,6 +105,7 @@ class Running:
     replayed: int = 0
     problem: str = ""
     tests: tuple[TestVerdict, ...] = ()
+    _state: tuple[object, str] = (None, "{}")
 
     def weigh(self, state: RolloutState, now: float) -> None:
         """Note the weight in force."""
@@ -145,13 +148,15 @@ class Running:
                 await asyncio.sleep(0)
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what a restart needs, as JSON."""
-        return {
-            "began": self.began,
-            "weights": [list(weight) for weight in self.weights],
-            "state": self.comparison.checkpoint(),
-            "usual": self.past.export() if self.comparison.checkpoint() else {},
-        }
+        """Return what a restart needs, as JSON.
+
+        The evidence itself is one text: in an object, a merge patch would take every ``null`` for a field to be removed.
+        """
+        state = self.comparison.checkpoint()
+        if state is not self._state[0]:  # it changes once a minute
+            parts = {"state": state, "usual": self.past.export()} if state else {}
+            self._state = (state, json.dumps(parts, separators=(",", ":")))
+        return {"began": self.began, "weights": [list(weight) for weight in self.weights], "evidence": self._state[1]}
 
 
 def begin(policy: Policy, interval: float, at: float) -> Running:
@@ -169,10 +174,11 @@ def restored(policy: Policy, interval: float, raw: Mapping[str, Any]) -> Running
         EvidenceError: somebody else wrote it.
     """
     try:
-        began, state = float(raw["began"]), dict(raw["state"])
+        began = float(raw["began"])
         weights = [(float(since), int(weight)) for since, weight in raw["weights"]][-MOST_WEIGHTS:]
-        usual = dict(raw["usual"])
-    except (KeyError, TypeError, ValueError) as error:
+        parts = parse_json(raw["evidence"])
+        state, usual = dict(parts.get("state", {})), dict(parts.get("usual", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"the comparison's evidence in status does not read ({error!r})") from error
     past = HistoryTest(policy, usual or None)
     comparison = Comparison.restore(policy, state, (GaugeTest(policy), past))

@@ -13,7 +13,7 @@ from canary_rollout.analysis.sequential.eprocess import RATIOS, Totals
 _BETTER: Final = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
 """Shares of the tested error rate that the mixture of the upper bound believes in."""
 
-LIMIT_MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
+_LOG_BETTER: Final = tuple(log(better) for better in _BETTER)
 _STEPS: Final = 60
 
 
@@ -62,20 +62,40 @@ def upper_error_rate(requests: float, errors: float, alpha: float) -> float:
     rate = min(errors / requests, 1.0)
     if rate >= 1.0:
         return 1.0
+    needed = log(1.0 / alpha)
 
-    def open_(share: float) -> bool:
-        logs = [
-            errors * log(better) + (requests - errors) * (log1p(-better * share) - log1p(-share)) for better in _BETTER
-        ]
-        return log_mean_exp(logs) < log(1.0 / alpha)
+    def evidence(share: float) -> float:
+        good, base = requests - errors, log1p(-share)
+        return (
+            log_mean_exp(
+                [
+                    errors * known + good * (log1p(-better * share) - base)
+                    for better, known in zip(_BETTER, _LOG_BETTER, strict=True)
+                ]
+            )
+            - needed
+        )
 
-    low, high = rate, 1.0 - 1e-12
-    if open_(high):
+    high = min(2.0 * rate + 20.0 * needed / requests, 1.0 - 1e-9)
+    if (top := evidence(high)) < 0:
         return 1.0
+    return _root(evidence, (rate, evidence(rate)), (high, top))
+
+
+def _root(function: Callable[[float], float], low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Return where a rising function is zero, to one in ten thousand and not below (the Illinois rule)."""
+    (left, at_left), (right, at_right) = low, high
     for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if open_(middle) else (low, middle)
-    return high
+        if right - left <= 1e-4 * right:
+            break
+        middle = (left * at_right - right * at_left) / (at_right - at_left)
+        middle = min(max(middle, left + 0.01 * (right - left)), right - 0.01 * (right - left))
+        value = function(middle)
+        if value < 0:
+            left, at_left, at_right = middle, value, at_right / 2
+        else:
+            right, at_right, at_left = middle, value, at_left / 2
+    return right
 
 
 def _last(holds: Callable[[float], bool], low: float, high: float) -> float:

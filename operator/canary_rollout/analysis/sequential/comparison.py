@@ -1,6 +1,7 @@
 """The comparison of one rollout: ticks in, verdicts and the promotion gate out, evidence that survives a restart."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
@@ -13,11 +14,12 @@ from canary_rollout.analysis.sequential.latency import LatencyTest
 from canary_rollout.analysis.sequential.limit import LimitProcess
 from canary_rollout.analysis.sequential.policy import Policy, Test
 from canary_rollout.analysis.sequential.ruling import Ruling
-from canary_rollout.analysis.sequential.stage import StageCounts
+from canary_rollout.analysis.sequential.stage import StageCounts, totals_of
 from canary_rollout.analysis.sequential.tenants import Tenants
 from canary_rollout.analysis.sequential.verdicts import PromotionGate, State, TestVerdict, WindowTest
 from canary_rollout.analysis.verdict import Outcome
 from canary_rollout.model.measures import Action
+from canary_rollout.model.units import FULL
 
 BLOCK: Final = 60.0
 """Seconds after which a block of the dispersion ends, and with it what a checkpoint holds."""
@@ -27,6 +29,7 @@ REBUILD: Final = 300.0
 """Seconds before a checkpoint from which ticks are fed again, so that windows and counters are whole."""
 
 _FORMAT: Final = 1
+_AFTER_FULL: Final = 2
 _MOST_LATCHED: Final = 32
 
 
@@ -52,6 +55,7 @@ class Comparison:
         self._spread = Dispersion()
         self._tenants = Tenants()
         self._stage = StageCounts()
+        self._alone_until = 0
         self._began: float | None = None
         self._block_began: float | None = None
         self._through = -inf
@@ -109,17 +113,19 @@ class Comparison:
         self._freshness.take(index, tick)
         self._latency.choose(tick, index - 1)
         phi = self._spread.phi
+        if self._limit is not None:
+            self._limit.take(totals_of(tick), phi)
+        if tick.weight >= FULL:  # stable gets nothing; what it still reports is from before
+            self._alone_until = index + _AFTER_FULL
+        if index <= self._alone_until:
+            tick = replace(tick, canary=(), stable=())
         flow = self._freshness.flow(
             [(pod, pod.requests, pod.errors) for pod in tick.canary],
             [(pod, pod.requests, pod.errors) for pod in tick.stable],
         )
-        before = list(self._errors.totals)
         self._errors.take(flow, phi, self._freshness.released, self._tenants.odds(tick, self._policy.tolerance))
-        self._do_not_wait(tick, phi)
-        if self._limit is not None:
-            n1, e1, n2, e2 = (now - then for now, then in zip(self._errors.totals, before, strict=True))
-            self._limit.take(Totals(n1, e1, n2, e2), phi)
         self._latency.take(tick, self._freshness)
+        self._do_not_wait(tick, phi)
 
     def _do_not_wait(self, tick: Tick, phi: float) -> None:
         """Count errors at once where stable's pods that were scraped later show that they are the canary's own."""
@@ -144,7 +150,7 @@ class Comparison:
         """Dispersion from stable's pods; a block ends at a calm tick, so that a shared outage is in one block on all."""
         if self._block_began is None:
             self._block_began = tick.at
-        calm = self._spread.add([(pod.pod, pod.requests, pod.errors) for pod in tick.stable])
+        calm = self._spread.add([(pod, pod.requests, pod.errors) for pod in tick.stable])
         calm = self._latency.watch(tick) and calm
         age = tick.at - self._block_began
         if age >= LONGEST_BLOCK or (age >= BLOCK and calm):
@@ -193,6 +199,7 @@ class Comparison:
             "v": _FORMAT,
             "at": at,
             "began": self._began,
+            "alone": self._alone_until,
             "errors": self._errors.state(),
             "limit": self._limit.state() if self._limit is not None else None,
             "latency": self._latency.state(),
@@ -230,6 +237,7 @@ class Comparison:
             raise ValueError(f"format {raw['v']}")
         policy = self._policy
         self._began = float(raw["began"])
+        self._alone_until = int(raw["alone"])
         self._through = self._sealed_at = self._block_began = float(raw["at"])
         self._errors = RatioProcess.restore(raw["errors"], policy.tolerance)
         if policy.max_error_rate is not None and raw["limit"] is not None:

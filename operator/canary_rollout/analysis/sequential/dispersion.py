@@ -8,6 +8,7 @@ cannot raise its own bar. Formula: analysis method, section 2.1 (a quasi-likelih
 from collections.abc import Iterable
 from typing import Any, Final
 
+from canary_rollout.analysis.sequential.counts import PodCounts
 from canary_rollout.analysis.sequential.numbers import short
 
 PRIOR: Final = 10.0
@@ -29,25 +30,29 @@ class Dispersion:
         self._usual = 0.0
         self._ticks = 0.0
         self._open: dict[str, list[float]] = {}
+        self._index = 0
         self.phi = PRIOR
         """The estimate: 1 for independent errors, about the burst size for bursts."""
 
-    def add(self, pods: Iterable[tuple[str, float, float]]) -> bool:
+    def add(self, pods: Iterable[tuple[PodCounts, float, float]]) -> bool:
         """Take in one tick: pod, requests, bad requests. Returns whether it was a calm one, after which a block may end.
 
-        Scrapes of the pods are up to an interval apart, so a block that ends amid a shared outage would see it on some
-        pods only.
+        Scrapes of the pods are up to an interval apart, and some are lost, so a block that ends amid a shared outage, or
+        without the scrape of a pod, would see it on some pods only.
         """
+        self._index += 1
         total = 0.0
         for pod, requests, errors in pods:
             total += errors
-            counts = self._open.get(pod)
+            counts = self._open.get(pod.pod)
             if counts is None:
-                self._open[pod] = [requests, errors]
+                self._open[pod.pod] = [requests, errors, self._index + pod.span]
             else:
                 counts[0] += requests
                 counts[1] += errors
+                counts[2] = self._index + pod.span
         calm = total <= 3.0 + 2.0 * self._usual / max(self._ticks, 1e-9)
+        calm = calm and all(counts[2] > self._index for counts in self._open.values())
         self._usual = _CALM * self._usual + total
         self._ticks = _CALM * self._ticks + 1.0
         return calm
@@ -66,7 +71,7 @@ class Dispersion:
         self._squares += errors * errors / requests
         if len(counts) > 1 and errors > 0:
             rate = errors / requests
-            squares = sum(bad * bad / count for count, bad in counts) / rate - errors
+            squares = sum(bad * bad / count for count, bad, _ in counts) / rate - errors
             self._num += errors * max(squares, 0.0) / (len(counts) - 1)
             self._den += errors
         if self._den > _MOST_ERRORS:

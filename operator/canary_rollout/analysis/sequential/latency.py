@@ -54,7 +54,7 @@ class LatencyTest:
                         counts[0] += _timed(pod)
                         counts[1] += slow
         for edge, spread in self._spread.items():
-            timed = [(pod.pod, _timed(pod), pod.slow[edge]) for pod in tick.stable if edge in pod.slow]
+            timed = _counted(tick.stable, edge)
             calm = spread.add(timed) and calm
         return calm
 

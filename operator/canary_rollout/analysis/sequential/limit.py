@@ -9,7 +9,7 @@ from math import exp, log, log1p
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.eprocess import Totals
-from canary_rollout.analysis.sequential.numbers import shorts
+from canary_rollout.analysis.sequential.numbers import short, shorts
 
 MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
 _MOST: Final = 0.99
@@ -41,6 +41,7 @@ class LimitProcess:
     totals: list[float] = field(default_factory=lambda: [0.0] * 4)
     starts: list[_Since] = field(default_factory=list)
     log_e: float = 0.0
+    before: float = 0.0
     _steps: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class LimitProcess:
         """Take in one tick's counts and the dispersion."""
         for place, count in enumerate((tick.n1, tick.e1, tick.n2, tick.e2)):
             self.totals[place] += count
+        self.before = self.log_e
         good = max(tick.n1 - tick.e1, 0.0)
         steps = [(tick.e1 * bad + good * fine) / phi for bad, fine in self._steps]
         total = 0.5 / (self.latest + 1)
@@ -71,6 +73,11 @@ class LimitProcess:
             start.logs = [total_ + step for total_, step in zip(start.logs, steps, strict=True)]
             total += start.weight * start.value
         self.log_e = log(total)
+
+    @property
+    def confirmed(self) -> float:
+        """Evidence that two ticks in a row agree on: an outage that stable shares may show on the canary first."""
+        return min(self.before, self.log_e)
 
     def strongest(self) -> Totals:
         """Return the counts since the start that carries most of the evidence."""
@@ -83,8 +90,10 @@ class LimitProcess:
         for start in self.starts:
             start.logs = shorts(start.logs)
             start.base = shorts(start.base)
+        self.before = short(self.before)
         return {
             "j": self.latest,
+            "p": self.before,
             "t": list(self.totals),
             "s": [[start.number, list(start.base), list(start.logs)] for start in self.starts],
         }
@@ -97,4 +106,5 @@ class LimitProcess:
         ]
         made = cls(limit, latest=int(raw["j"]), totals=[float(x) for x in raw["t"]], starts=starts)
         made.take(Totals(), 1.0)
+        made.before = float(raw["p"])
         return made

@@ -85,7 +85,7 @@ class Ruling:
     def _of_limit(self, limit: LimitProcess, missing: _Lack | None) -> TestVerdict:
         share, stage = limit.limit, self.stage.stage
         text = f"canary {wording.count(stage.e1)} of {wording.count(stage.n1)} requests failed, at most {wording.percent(share)} may"
-        if limit.log_e >= self.needed(Test.LIMIT):
+        if limit.confirmed >= self.needed(Test.LIMIT):
             totals = limit.strongest()
             text = (
                 f"canary {wording.count(totals.e1)} of {wording.count(totals.n1)} requests failed: at "
@@ -95,10 +95,7 @@ class Ruling:
             if other is not None and (other > share or _share(totals) <= self.policy.tolerance * other):
                 text += f", but so do stable's ({wording.count(totals.e2)} of {wording.count(totals.n2)})"
                 return _open(Test.LIMIT, Action.ROLLBACK, (State.SHARED, text), text, totals)
-            if (
-                self.errors.totals[1] >= self.policy.min_errors
-                and max(_share(stage), _share(self.stage.recent)) > share
-            ):
+            if totals.e1 >= self.policy.min_errors and max(_share(stage), _share(self.stage.recent)) > share:
                 return TestVerdict(
                     Test.LIMIT, Outcome.FAIL, State.BAD, Action.ROLLBACK, text, _share(totals), other, None, totals.n1
                 )

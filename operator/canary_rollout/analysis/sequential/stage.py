@@ -36,8 +36,8 @@ class StageCounts:
             self.weight, self._stage, self.expected, self.canary_at = tick.weight, [0.0] * 4, 0.0, tick.at
         if tick.complete or self.complete_at == _NEVER:
             self.complete_at = tick.at
-        n1, e1 = _sum(tick.canary)
-        n2, e2 = _sum(tick.stable)
+        counted = totals_of(tick)
+        n1, e1, n2, e2 = counted.n1, counted.e1, counted.n2, counted.e2
         self.requests += n1
         self.errors += e1
         if tick.at - self._half_began >= HALF:
@@ -82,5 +82,11 @@ class StageCounts:
         return made
 
 
-def _sum(pods: Any) -> tuple[float, float]:
-    return sum(pod.requests for pod in pods), sum(pod.errors for pod in pods)
+def totals_of(tick: Tick) -> Totals:
+    """Return a tick's counts over all pods."""
+    return Totals(
+        sum(pod.requests for pod in tick.canary),
+        sum(pod.errors for pod in tick.canary),
+        sum(pod.requests for pod in tick.stable),
+        sum(pod.errors for pod in tick.stable),
+    )

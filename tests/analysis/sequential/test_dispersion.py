@@ -1,0 +1,82 @@
+"""The burst size, estimated from stable's pods."""
+
+import numpy as np
+import pytest
+
+from canary_rollout.analysis.sequential import PodCounts
+from canary_rollout.analysis.sequential.dispersion import Dispersion
+
+POD = PodCounts("s0", 1000, 1)
+
+
+def estimate(blocks):
+    spread = Dispersion()
+    for pods in blocks:
+        spread.add(
+            [
+                (PodCounts(f"s{number}", requests, errors), requests, errors)
+                for number, (requests, errors) in enumerate(pods)
+            ]
+        )
+        spread.close()
+    return spread.phi
+
+
+def bursts(rng, size, pods=10, blocks=400):
+    for _ in range(blocks):
+        yield [(3000, size * rng.poisson(3 / size)) for _ in range(pods)]
+
+
+def test_before_anything_is_known_errors_are_believed_to_come_in_tens():
+    assert Dispersion().phi == 10.0
+
+
+def test_independent_errors_have_a_dispersion_of_one_soon():
+    assert estimate(bursts(np.random.default_rng(1), 1)) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [5, 30])
+def test_bursts_of_a_size_have_that_dispersion(size):
+    assert estimate(bursts(np.random.default_rng(2), size)) == pytest.approx(size, rel=0.25)
+
+
+def test_an_outage_that_all_pods_share_cancels_out():
+    rng = np.random.default_rng(3)
+    calm = [[(3000, rng.poisson(3)) for _ in range(10)] for _ in range(200)]
+    outage = [[(3000, rng.poisson(600)) for _ in range(10)] for _ in range(3)]
+    assert estimate(calm + outage) == pytest.approx(1.0, abs=0.3)
+
+
+def test_pods_with_unequal_traffic_are_no_bursts():
+    rng = np.random.default_rng(4)
+    rates = [300, 600, 1200, 6000, 12000]
+    assert estimate([[(n, rng.poisson(n / 1000)) for n in rates] for _ in range(300)]) == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_single_pod_is_held_against_its_own_past():
+    rng = np.random.default_rng(5)
+    assert estimate([[(3000, rng.poisson(3))] for _ in range(300)]) == pytest.approx(1.0, abs=0.3)
+    assert estimate([[(3000, 30 * rng.poisson(0.1))] for _ in range(300)]) == pytest.approx(30, rel=0.4)
+
+
+def test_a_tick_with_an_outage_is_no_calm_one():
+    spread = Dispersion()
+    for _ in range(20):
+        assert spread.add([(POD, 1000, 1)])
+    assert not spread.add([(POD, 1000, 300)])
+
+
+def test_what_was_written_down_is_the_same_estimate():
+    spread = Dispersion()
+    for pods in bursts(np.random.default_rng(6), 12, blocks=50):
+        spread.add([(PodCounts(str(number), *pair), *pair) for number, pair in enumerate(pods)])
+        spread.close()
+    assert Dispersion.restore(spread.state()).phi == spread.phi
+
+
+def test_a_tick_without_a_pods_scrape_is_no_calm_one_either():
+    spread = Dispersion()
+    both = [(POD, 1000, 1), (PodCounts("s1", 1000, 1), 1000, 1)]
+    assert spread.add(both)
+    assert not spread.add(both[:1])
+    assert spread.add(both)

@@ -187,6 +187,26 @@ def test_gauges_are_the_latest_values_and_vanish_with_their_pod():
     assert tracker.tick(75, 50).gauges == {}
 
 
+def test_a_version_that_is_not_scraped_any_more_makes_the_tick_incomplete():
+    tracker = CounterTracker(began=0.0)
+    for at in range(1, 60, 15):
+        feed(tracker, scrape("s1", at, at), scrape("c1", at, at, arm="canary"))
+        assert tracker.tick(at + 14, 50).complete
+    for at in range(61, 121, 15):
+        feed(tracker, scrape("s1", at, at))
+        last = tracker.tick(at + 14, 50)
+    assert not last.complete
+    assert tracker.tick(121, 0).complete  # it should not be serving
+
+
+def test_pods_that_are_scraped_seldom_are_not_missing_in_between():
+    tracker = CounterTracker(began=0.0)
+    for at in range(15, 900, 15):
+        if at % 60 == 0:
+            feed(tracker, scrape("s1", at, at))
+        assert tracker.tick(at, 50).complete
+
+
 def test_a_series_nobody_knows_is_refused_by_name():
     with pytest.raises(ValueError, match="'reqs'"):
         CounterTracker().add(RawSample(1, "stable", "s1", "reqs", 5.0))

@@ -10,6 +10,7 @@ from math import inf, isfinite
 from typing import Final
 
 from canary_rollout.analysis.sequential.counts import BUCKET, ERRORS, GAUGE, REQUESTS, Arm, PodCounts, RawSample, Tick
+from canary_rollout.model.units import FULL
 
 LONGEST_SPAN: Final = 8
 """Ticks over which an increment is spread at most."""
@@ -17,6 +18,7 @@ LONGEST_SPAN: Final = 8
 STALE_INTERVALS: Final = 3.0
 """A gauge's value that is older than this many intervals is left out."""
 
+_SMOOTHING: Final = 0.1
 _FORGET: Final = 86_400.0
 _LATEST_BIRTH: Final = 3600.0
 _HISTOGRAM_PATIENCE: Final = 3
@@ -78,6 +80,8 @@ class CounterTracker:
         self._pods: dict[tuple[str, str], _Pod] = {}
         self._ticks = 0
         self._open: set[tuple[str, str]] = set()
+        self._scraped: dict[str, float] = {}
+        self._gap: dict[str, float] = {}
         self.dropped = 0
         """Samples that were no numbers, not finite or negative."""
         self.ignored = 0
@@ -132,7 +136,8 @@ class CounterTracker:
         Args:
             at: time of the evaluation, POSIX seconds.
             weight: basis points in force.
-            complete: whether the source of the samples answered.
+            complete: whether the source of the samples answered. Where scrape times are known, a version that should be
+                serving and was not scraped for three intervals makes the tick incomplete as well.
             sticky: whether users stay with a version.
         """
         for key in self._open:
@@ -145,7 +150,17 @@ class CounterTracker:
         for pod in fresh:
             arms[pod.arm].append(self._take(pod))
         self._forget(at)
+        complete = complete and not self._silent(at, weight)
         return Tick(at, weight, tuple(arms["canary"]), tuple(arms["stable"]), self._gauges(at), complete, sticky)
+
+    def _silent(self, at: float, weight: int) -> bool:
+        """Return whether a version that should be serving was scraped before and is not any more."""
+        serving = [arm for arm, does in (("canary", weight > 0), ("stable", weight < FULL)) if does]
+        return self._scrape_times and any(
+            at - self._scraped[arm] > STALE_INTERVALS * max(self._interval, self._gap.get(arm, 0.0))
+            for arm in serving
+            if arm in self._scraped
+        )
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
@@ -197,6 +212,10 @@ class CounterTracker:
             return  # errors without the requests they are a part of wait: the next scrape has both
         pod.unsettled = {}
         known = pod.settled > -inf
+        self._scraped[pod.arm] = max(pod.ts, self._scraped.get(pod.arm, -inf))
+        if known and pod.ts > pod.settled:
+            gap, usual = pod.ts - pod.settled, self._gap.get(pod.arm)
+            self._gap[pod.arm] = gap if usual is None else min(gap, usual + _SMOOTHING * (gap - usual))
         if pod.restarted or new.get(REQUESTS, inf) < pod.last.get(REQUESTS, 0.0):
             self.resets[pod.arm] += 1
             pod.last = dict.fromkeys(new, 0.0)

@@ -1,0 +1,184 @@
+"""``kubectl canary replay``: lines in, verdicts out, by the letter of its format."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from canary_rollout.cli.main import cli
+from canary_rollout.cli.replay import replay
+
+
+def scrapes(rng, until, *, rates, rps, first=0.0, gauge=None, created=None):
+    """Cumulative counters of one stable and one canary pod per arm, scraped every 15 s, in order of arrival."""
+    totals = {pod: [0, 0] for pod in rps}
+    phases = {pod: rng.uniform(0, 15) for pod in rps}
+    lines = []
+    for number in range(int((until - first) / 15)):
+        for pod, phase in sorted(phases.items(), key=lambda item: item[1]):
+            ts = first + 15 * number + phase
+            served = rng.poisson(rps[pod] * 15)
+            totals[pod][0] += served
+            totals[pod][1] += rng.binomial(served, rates[pod])
+            arm = "canary" if pod.startswith("c") else "stable"
+            base = {"ts": round(ts, 3), "arrival": round(ts + 0.2, 3), "arm": arm, "pod": pod}
+            if created is not None and pod in created:
+                base["created"] = created[pod]
+            lines.append({**base, "series": "requests", "value": int(totals[pod][0])})
+            if totals[pod][1]:
+                lines.append({**base, "series": "errors", "value": int(totals[pod][1])})
+    return lines
+
+
+def service(canary_rate, *, seconds=900, seed=1):
+    """A quarter of an hour of stable's history, then a stage of 5 %."""
+    rng = np.random.default_rng(seed)
+    stable = {f"s{number}": 40.0 for number in range(4)}
+    rates = dict.fromkeys(stable, 0.001)
+    past = scrapes(rng, 0, rates=rates, rps=stable, first=-900)
+    latest = {(line["pod"], line["series"]): line["value"] for line in past}
+    now = scrapes(rng, seconds, rates={**rates, "c0": canary_rate}, rps={**stable, "c0": 5.0}, created={"c0": 0.0})
+    for line in now:
+        line["value"] += latest.get((line["pod"], line["series"]), 0)
+    return [*past, {"ts": 0, "weight": 500}, *now]
+
+
+def run(tmp_path: Path, lines, *options, policy=None):
+    file = tmp_path / "samples.jsonl"
+    file.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    if policy is not None:
+        (tmp_path / "policy.yaml").write_text(policy)
+        options = (*options, "--policy", str(tmp_path / "policy.yaml"))
+    result = CliRunner().invoke(replay, [str(file), *options], standalone_mode=False)
+    code = result.return_value if result.exception is None else getattr(result.exception, "code", result.exception)
+    return int(code), [json.loads(line) for line in result.stdout.splitlines()], str(result.exception or "")
+
+
+def test_a_broken_canary_fails_within_a_minute_and_ends_in_one(tmp_path):
+    code, out, _ = run(tmp_path, service(0.5), "--tick", "15", "-o", "json")
+    fail = next(line for line in out if line.get("verdict") == "fail" and line["rule"] == "error-comparison")
+    assert set(fail) == {"ts", "verdict", "rule", "message"}
+    assert fail["ts"] <= 60
+    assert fail["ts"] % 15 == 0
+    assert "false-alarm risk the canary is at least" in fail["message"]
+    assert set(out[-1]) == {"gate", "upperErrorRate", "message"}
+    assert out[-1]["gate"] == "hold"
+    assert code == 1
+
+
+def test_a_healthy_canary_passes_and_ends_in_nought(tmp_path):
+    code, out, _ = run(tmp_path, service(0.001))
+    verdicts = [line["verdict"] for line in out if line.get("rule") == "error-comparison"]
+    assert verdicts == ["none", "pass"]
+    assert out[-1]["gate"] == "promote"
+    assert 0 < out[-1]["upperErrorRate"] < 0.01
+    assert code == 0
+
+
+def test_each_line_is_another_verdict_than_the_one_before_of_its_rule(tmp_path):
+    _, out, _ = run(tmp_path, service(0.02))
+    latest = {}
+    for line in out[:-1]:
+        assert latest.get(line["rule"]) != line["verdict"]
+        latest[line["rule"]] = line["verdict"]
+
+
+def test_ticks_count_from_the_first_weight(tmp_path):
+    lines = service(0.5)
+    for line in lines:
+        for name in ("ts", "arrival", "created"):
+            if name in line:
+                line[name] += 1007.5
+    _, out, _ = run(tmp_path, lines, "--tick", "10")
+    assert all((line["ts"] - 1007.5) % 10 == 0 for line in out[:-1])
+
+
+def test_the_last_lines_are_judged_although_no_later_one_says_that_their_tick_is_over(tmp_path):
+    _, out, _ = run(tmp_path, service(0.5, seconds=60))
+    assert max(line["ts"] for line in out[:-1]) <= 60
+    assert any(line["verdict"] == "fail" for line in out[:-1])
+
+
+def test_an_outage_of_the_scrapes_is_neither_pass_nor_fail(tmp_path):
+    lines = [line for line in service(0.001, seconds=1800) if not 600 < line["ts"] < 1200]
+    code, out, _ = run(tmp_path, lines)
+    verdicts = [(line["ts"], line["verdict"]) for line in out if line.get("rule") == "error-comparison"]
+    assert [verdict for _, verdict in verdicts] == ["none", "pass", "none", "pass"]
+    assert 640 <= verdicts[2][0] <= 680
+    assert 1200 <= verdicts[3][0] <= 1230
+    assert code == 0
+
+
+def test_nothing_but_history_holds(tmp_path):
+    code, out, _ = run(tmp_path, [line for line in service(0.001) if line["ts"] < 0])
+    assert out == [out[-1]]
+    assert out[-1]["gate"] == "hold"
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{nonsense\n", "not JSON"),
+        ("[1, 2]\n", "a JSON object was expected"),
+        ('{"ts": "soon", "weight": 5}\n', "ts is 'soon'"),
+        ('{"weight": 5}\n', "ts is None"),
+        ('{"ts": 1, "weight": 0.5}\n', "weight 0.5"),
+        ('{"ts": 1, "weight": 10001}\n', "weight 10001"),
+        ('{"ts": 1, "arm": "blue", "pod": "a", "series": "requests", "value": 1}\n', "arm is 'blue'"),
+        ('{"ts": 1, "arm": "canary", "series": "requests", "value": 1}\n', "pod is None"),
+        ('{"ts": 1, "arm": "canary", "pod": "a", "series": "rps", "value": 1}\n', "series is 'rps'"),
+        ('{"ts": 1, "arm": "canary", "pod": "a", "series": "latency_bucket", "value": 1}\n', "le is None"),
+        ('{"ts": 1, "arm": "canary", "pod": "a", "series": "requests", "value": "many"}\n', "value is 'many'"),
+        ('{"ts": 1e300, "weight": 5}\n', "ts is 1e+300"),
+    ],
+)
+def test_bad_input_ends_in_two_and_names_the_line(tmp_path, line, problem):
+    code, _, said = run(tmp_path, [*service(0.001)[:3], line])
+    assert code == 2
+    assert said.startswith("line 4: ")
+    assert problem in said
+
+
+def test_a_value_that_is_no_number_in_the_scrape_is_left_out_and_no_bad_input(tmp_path):
+    lines = service(0.001)
+    spoiled = ['{"ts": 30, "arm": "canary", "pod": "c0", "series": "requests", "value": NaN}\n']
+    spoiled += ['{"ts": 31, "arm": "stable", "pod": "s0", "series": "requests", "value": -4}\n']
+    place = next(number for number, line in enumerate(lines) if line["ts"] > 31)
+    code, _, _ = run(tmp_path, [*lines[:place], *spoiled, *lines[place:]])
+    assert code == 0
+
+
+def test_empty_lines_and_an_empty_file_are_fine(tmp_path):
+    code, out, _ = run(tmp_path, ["\n", "  \n"])
+    assert code == 0
+    assert out[-1]["gate"] == "hold"
+
+
+def test_the_policy_can_switch_a_test_to_alert_or_loosen_it(tmp_path):
+    code, out, _ = run(tmp_path, service(0.5), policy='analysis: {tolerance: "100", falseRollbackRate: "0.1%"}\n')
+    first = next(line for line in out if line.get("verdict") == "fail" and line["rule"] == "error-comparison")
+    assert "0.1 % false-alarm risk" in first["message"]
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ("analysis: {tolerance: tight}\n", "tolerance"),
+        ("stages: []\n", "may have analysis and haltRules, found stages"),
+        ("analysis: [\n", "no YAML"),
+        ("- 1\n", "found [1]"),
+    ],
+)
+def test_a_policy_that_does_not_read_ends_in_two(tmp_path, policy, problem):
+    code, _, said = run(tmp_path, service(0.001)[:5], policy=policy)
+    assert code == 2
+    assert problem in said
+
+
+def test_the_command_is_registered_and_reads_standard_input():
+    result = CliRunner().invoke(cli, ["replay", "-"], input='{"ts": 0, "weight": 50}\n', standalone_mode=False)
+    assert json.loads(result.stdout.splitlines()[-1])["gate"] == "hold"

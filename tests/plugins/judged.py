@@ -17,7 +17,7 @@ DOWN = Reading.unavailable("no connection (connection refused)")
 def rule(**more: Any) -> dict[str, Any]:
     """An error-rate rule: above 1 %, for 1m, 100 requests."""
     raw: dict[str, Any] = {"name": "errors", "preset": "error-rate", "for": "1m", "minRequests": 100}
-    if not {"above", "below", "aboveRatio"} & more.keys():
+    if not {"above", "below", "aboveRatio", "belowRatio", "aboveSigma"} & more.keys():
         raw["above"] = "1%"
     if "query" in more:
         del raw["preset"]

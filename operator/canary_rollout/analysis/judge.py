@@ -97,7 +97,7 @@ class Judge:
 
     def _special(self, measure: HaltRule | Gate, asked: Asked, *, muted: bool) -> Finding | None:
         if measure.alert is not None:
-            return find_alert(measure.alert, self._pair(measure), muted=muted)
+            return find_alert(measure.alert, self._pair(measure), known=bool(asked.key.baseline), muted=muted)
         if asks_share(measure):
             pair = self._samples.pair(asked.key)
             finding = find_share(measure, asked.bound.limit, pair, self._scene.stage, countable=self._scene.countable)

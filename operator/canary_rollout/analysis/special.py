@@ -25,29 +25,30 @@ def asks_share(measure: HaltRule | Gate) -> bool:
     return measure.preset == TRAFFIC_SHARE
 
 
-def find_alert(selector: AlertSelector, pair: Pair, *, muted: bool) -> Finding:
+def find_alert(selector: AlertSelector, pair: Pair, *, known: bool, muted: bool) -> Finding:
     """Alerts that fire now and did not when the rollout began.
 
     Args:
         selector: which alerts.
         pair: the canary's reading is how many fire, stable's how many of them did when the rollout began.
+        known: whether those of then do not count.
         muted: whether it fired when somebody resumed; then it counts again once it has stopped.
     """
     if pair.canary.kind in OUTAGES:
         return outage(pair.canary)
     firing = pair.canary.value or 0.0  # an answer without series: no such alert
-    if pair.stable.kind is ReadingKind.UNAVAILABLE and firing:
+    if known and pair.stable.kind is ReadingKind.UNAVAILABLE and firing:
         return nothing(Lack.NO_DATA, f"whether it fired before the rollout began is unknown: {pair.stable.message}")
-    known = min(firing, pair.stable.value or 0.0)
+    old = min(firing, pair.stable.value or 0.0) if known else 0.0
     labels = ", ".join(f"{name}={value}" for name, value in sorted(selector.labels.items()))
-    before = f", {known:.0f} of them since before the rollout began" if known else ""
+    before = f", {old:.0f} of them since before the rollout began" if old else ""
     fire = "1 alert with {} fires" if firing == 1 else f"{firing:.0f} alerts with {{}} fire"
     text = (fire if firing else "no alert with {} fires").format(labels) + before
-    if muted and firing > known:
-        return Finding(None, Lack.NOT_APPLICABLE, f"{text}; it already did at resume", firing, known or None, None, 0.0)
-    if firing and firing <= known:
-        return Finding(None, Lack.NOT_APPLICABLE, text, firing, known, None, 0.0)
-    return Finding(firing > known, None, text, firing, known or None, None, 0.0)
+    if muted and firing > old:
+        return Finding(None, Lack.NOT_APPLICABLE, f"{text}; it already did at resume", firing, old or None, None, 0.0)
+    if firing and firing <= old:
+        return Finding(None, Lack.NOT_APPLICABLE, text, firing, old, None, 0.0)
+    return Finding(firing > old, None, text, firing, old or None, None, 0.0)
 
 
 def find_share(rule: HaltRule | Gate, limit: float, pair: Pair, stage: Stage | None, *, countable: bool) -> Finding:

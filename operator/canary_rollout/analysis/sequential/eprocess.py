@@ -28,6 +28,7 @@ RING: Final = 12
 """Ticks that late samples can still reach: the longest span and the longest wait."""
 
 _LARGEST: Final = 300.0
+_HUGE: Final = exp(_LARGEST)
 _BET_DELAY: Final = 2
 _SMALL_DISPERSION: Final = 1.3
 _BLOCK_DISPERSIONS: Final = 3.0
@@ -38,7 +39,6 @@ class Cell:
     """One tick's counts."""
 
     index: int
-    phi: float
     odds_floor: float
     n1: float = 0.0
     e1: float = 0.0
@@ -61,7 +61,7 @@ class Start:
     Attributes:
         number: restarts before it; 0 is the beginning.
         after: index of the last cell that is not in it.
-        logs: logarithms of the mixture's members.
+        logs: logarithms of the mixture's members, not yet divided by the dispersion.
         bets: logarithms of the bets' capitals.
         base: totals (n1, e1, n2, e2) when it began.
         value: evidence of this start alone.
@@ -134,6 +134,7 @@ class RatioProcess:
     starts: list[Start] = field(default_factory=list)
     latest: int = 0
     log_e: float = 0.0
+    phi: float = 1.0
     waiting: list[list[float]] = field(default_factory=list)
     _block: _Block = field(default_factory=_Block)
     _log_ratios: tuple[float, ...] = ()
@@ -162,17 +163,17 @@ class RatioProcess:
 
         Args:
             flow: what arrived.
-            phi: dispersion, 1 or more.
+            phi: dispersion as it is known now, 1 or more.
             released: cells up to this index no longer wait.
             odds_floor: least odds that a bad request is the canary's, from what its tenants did on stable.
         """
         self.index += 1
-        cell = Cell(self.index, phi, odds_floor)
-        self.ring.append(cell)
+        self.ring.append(Cell(self.index, odds_floor))
         dirty = self._spread(flow)
         dirty |= self._release(released)
         changed = self._gain(cell for cell in self.ring if cell.index in dirty)
-        changed |= self._bet()
+        changed |= self._bet() | (phi != self.phi)
+        self.phi = phi
         if changed:
             self._sum()
 
@@ -252,11 +253,10 @@ class RatioProcess:
                 continue
             odds = cell.odds(self.tolerance)
             if odds == inf:
-                gain = held = [-cell.e2 * log_ratio / cell.phi for log_ratio in self._log_ratios]
+                gain = held = [-cell.e2 * log_ratio for log_ratio in self._log_ratios]
             else:
-                scale, base = 1.0 / cell.phi, log(1.0 + odds)
+                e1, e2, base = cell.e1, cell.e2, log(1.0 + odds)
                 costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
-                e1, e2 = cell.e1 * scale, cell.e2 * scale
                 gain = [
                     e1 * log_ratio - (e1 + e2) * cost for log_ratio, cost in zip(self._log_ratios, costs, strict=True)
                 ]
@@ -295,7 +295,7 @@ class RatioProcess:
         block.n2 += cell.n2
         block.e2 += cell.e2
         block.odds_floor = max(block.odds_floor, cell.odds_floor)
-        if cell.phi > _SMALL_DISPERSION and block.n1 < _BLOCK_DISPERSIONS * cell.phi:
+        if self.phi > _SMALL_DISPERSION and block.n1 < _BLOCK_DISPERSIONS * self.phi:
             return False
         self._block = _Block()
         return self._settle(block)
@@ -312,11 +312,16 @@ class RatioProcess:
         return True
 
     def _sum(self) -> None:
-        """Average it all."""
+        """Average it all.
+
+        The whole of the evidence is divided by the dispersion as it is known now, not each tick's by what was known then:
+        in a shared outage the canary's part and stable's would weigh differently.
+        """
         total = 0.5 / (self.latest + 1)  # restarts to come
+        scale, most = 1.0 / self.phi, _LARGEST * self.phi
         for start in self.starts:
-            mixture = sum([exp(x) if x < _LARGEST else exp(_LARGEST) for x in start.logs]) / len(start.logs)
-            betting = sum([exp(x) if x < _LARGEST else exp(_LARGEST) for x in start.bets]) / len(BETS)
+            mixture = sum([exp(x * scale) if x < most else _HUGE for x in start.logs]) / len(start.logs)
+            betting = sum([exp(x) if x < _LARGEST else _HUGE for x in start.bets]) / len(BETS)
             start.value = 0.5 * (mixture + betting)
             total += start.weight * start.value
         self.log_e = log(total)
@@ -340,10 +345,11 @@ class RatioProcess:
         return {
             "i": self.index,
             "t": list(self.totals),
-            "c": [[cell.phi, cell.odds_floor, cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
+            "c": [[cell.odds_floor, cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
             "w": [list(entry) for entry in self.waiting],
             "s": [[start.number, start.after, *start.base, start.logs, start.bets] for start in self.starts],
             "j": self.latest,
+            "f": self.phi,
             "b": [getattr(self._block, name) for name in ("first", "n1", "e1", "n2", "e2", "odds_floor")],
         }
 
@@ -366,9 +372,9 @@ class RatioProcess:
         ]
         made = cls(tolerance, ratios, most_starts, int(raw["i"]), [float(x) for x in raw["t"]], starts=starts)
         first = made.index - len(raw["c"]) + 1
-        for offset, (phi, floor, n1, e1, n2, e2) in enumerate(raw["c"]):
-            made.ring.append(Cell(first + offset, phi, floor, n1, e1, n2, e2))
-        made.latest = int(raw["j"])
+        for offset, (floor, n1, e1, n2, e2) in enumerate(raw["c"]):
+            made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2))
+        made.latest, made.phi = int(raw["j"]), float(raw["f"])
         made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
         made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
         made._remember_gains()

@@ -21,6 +21,7 @@ class _Since:
     number: int
     logs: list[float]
     base: list[float]
+    phi: float = 1.0
 
     @property
     def weight(self) -> float:
@@ -28,7 +29,7 @@ class _Since:
 
     @property
     def value(self) -> float:
-        return sum(exp(min(x, _LARGEST)) for x in self.logs) / len(self.logs)
+        return sum(exp(min(x / self.phi, _LARGEST)) for x in self.logs) / len(self.logs)
 
 
 @dataclass(slots=True)
@@ -67,9 +68,10 @@ class LimitProcess:
             self.totals[place] += count
         self.before = self.log_e
         good = max(tick.n1 - tick.e1, 0.0)
-        steps = [(tick.e1 * bad + good * fine) / phi for bad, fine in self._steps]
+        steps = [tick.e1 * bad + good * fine for bad, fine in self._steps]
         total = 0.5 / (self.latest + 1)
         for start in self.starts:
+            start.phi = phi
             start.logs = [total_ + step for total_, step in zip(start.logs, steps, strict=True)]
             total += start.weight * start.value
         self.log_e = log(total)
@@ -94,6 +96,7 @@ class LimitProcess:
         return {
             "j": self.latest,
             "p": self.before,
+            "f": self.starts[0].phi,
             "t": list(self.totals),
             "s": [[start.number, list(start.base), list(start.logs)] for start in self.starts],
         }
@@ -105,6 +108,6 @@ class LimitProcess:
             _Since(int(number), [float(x) for x in logs], [float(x) for x in base]) for number, base, logs in raw["s"]
         ]
         made = cls(limit, latest=int(raw["j"]), totals=[float(x) for x in raw["t"]], starts=starts)
-        made.take(Totals(), 1.0)
+        made.take(Totals(), float(raw["f"]))
         made.before = float(raw["p"])
         return made

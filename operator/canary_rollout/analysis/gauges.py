@@ -235,7 +235,7 @@ class GaugeTest:
     def _limit(self, name: str, now: float, levels: _Levels) -> tuple[float, str]:
         """Logarithm of what must not be passed, and its name."""
         if name in self._limits:
-            return math.log(self._limits[name]), f"its limit of {_si(self._limits[name])}"
+            return math.log(self._limits[name]), f"its limit of {amount(self._limits[name])}"
         if now < math.log(FEW_RATIO):
             return 0.0, "its limit"
         usual = median(levels.stable) if levels.stable else now
@@ -297,11 +297,11 @@ def _pods(levels: list[float], arm: str) -> str:
 
 
 def _amount(levels: list[float]) -> str:
-    return _si(math.exp(median(levels)))
+    return amount(math.exp(median(levels)))
 
 
-def _si(value: float) -> str:
-    """Three significant digits with k, M or G."""
+def amount(value: float) -> str:
+    """Return a number of any unit for a sentence: three significant digits, with k, M or G (powers of a thousand)."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{letter}"

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from canary_rollout.analysis.errors import EvidenceError
+from canary_rollout.analysis.gauges import amount
 from canary_rollout.analysis.robust import median, spread
 from canary_rollout.analysis.sequential.counts import TENANT_BUCKET, PodCounts, Tick
 from canary_rollout.analysis.sequential.policy import Policy, Test
@@ -367,7 +368,7 @@ class HistoryTest:
 
     def _sentence(self, signal: str, shown: Sequence[float], usual: Baseline, *, alone: bool) -> str:
         if signal.startswith("gauge:"):
-            said = [number(value) for value in shown]
+            said = [amount(value) for value in shown]
             what = f"{signal.removeprefix('gauge:')} of the canary is {said[0]}"
         else:
             said = [f"{number(value * 100)} %" for value in shown]

@@ -13,15 +13,18 @@ from canary_rollout.kube.port import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     PODS,
+    REPLICA_SETS,
     Clock,
     KubeApi,
     NotFoundError,
     Object,
 )
 from canary_rollout.model.commands import Command, read_commands
+from canary_rollout.model.revision import revision_of
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.traffic.port import Router
+from canary_rollout.workloads.deployments import TEMPLATE_HASH
 from canary_rollout.workloads.view import (
     app_version,
     deployment_revision,
@@ -66,9 +69,14 @@ class Gatherer:
         route = router.observe()
         _note_contest(memory.contest, route, memory, self.clock.now())
         canary_pods = await self._pods(namespace, canary, memory)
-        seen = version_view(canary, _revision(memory, spec, canary, labels), canary_pods, serving_since)
+        can, revision = router.capabilities(), _revision(memory, spec, canary, labels)
+        paths, but_for = spec.workload.identity_paths, labels | {TEMPLATE_HASH}
+        made = can.scales and await self._made(
+            namespace, memory, canary, lambda template: revision_of(template, but_for, paths) == revision
+        )
+        seen = version_view(canary, revision, canary_pods, serving_since, may_be_empty=made)
         return Observation(
-            stable=version_view(stable, _revision(memory, spec, stable, labels), (), None),
+            stable=version_view(stable, _revision(memory, spec, stable, labels), (), None, may_be_empty=can.scales),
             canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen)),
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
@@ -78,8 +86,28 @@ class Gatherer:
             no_raise=self.no_raise(),
             reassert_at=memory.contest.reassert_at,
             failing_before=frozenset(verdict.rule for verdict in memory.status.verdicts if verdict.verdict == "fail"),
-            step=router.capabilities().step,
+            step=can.step,
+            scales=can.scales,
         )
+
+    async def _made(
+        self, namespace: str, memory: Memory, canary: Object | None, is_it: Callable[[Object], bool]
+    ) -> bool:
+        """Whether pods of the canary's present template (``is_it``) would be made if it were given some now.
+
+        While a Deployment is paused, pods are made of the last template that it was not paused for.
+        """
+        if canary is None or int(canary.get("spec", {}).get("replicas", 1)) > 0:
+            return False
+        name, version = canary["metadata"]["name"], canary["metadata"].get("resourceVersion", "")
+        known = memory.pods.get(place := f"replicasets/{name}")
+        if known is None or known.version != version:
+            found, _ = await self.api.list_all(REPLICA_SETS, namespace, labels=pod_selector(canary))
+            own = (
+                one for one in found if any(by["name"] == name for by in one["metadata"].get("ownerReferences") or ())
+            )
+            known = memory.pods[place] = Pods(version, tuple(one["spec"]["template"] for one in own))
+        return any(is_it(template) for template in known.items)
 
     def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView) -> str:
         """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them."""

@@ -86,11 +86,16 @@ def _crashed(draft: Draft) -> None:
         )
     elif canary.crash:
         draft.halt(Reason.CANARY_CRASHED, canary.crash)
-    elif canary.available == 0:
+    elif canary.available == 0 and not _still_to_be_made(draft):
         draft.halt(
             Reason.CANARY_NOT_READY,
             f"none of the {canary.replicas} pods of Deployment {draft.spec.workload.canary.deployment} is ready while it serves",
         )
+
+
+def _still_to_be_made(draft: Draft) -> bool:
+    """Whether the canary has no ready pod because the weight, which is their number, was 0 until now or is again."""
+    return draft.seen.scales and (draft.state.confirmed == 0 or draft.seen.canary.replicas == 0)
 
 
 def _serves(draft: Draft) -> bool:

@@ -76,6 +76,8 @@ def _make_pods(draft: Draft) -> str:
         draft.act(ScaleCanary(scaling.replicas))
     if canary.paused and not canary.paused_by_us and not canary.settled:
         return f"Deployment {workload.deployment} is paused by somebody else; resume it"
+    if draft.seen.scales:
+        return canary.crash or f"Deployment {workload.deployment} takes its template over"
     if canary.replicas == 0 and scaling is None:
         return f"Deployment {workload.deployment} has 0 replicas; scale it, or set workload.canary.scaling"
     leaving = ", pods of the template before are still leaving" if canary.available > canary.replicas else ""

@@ -17,7 +17,8 @@ class VersionView:
         replicas: pods it is asked to have.
         available: pods that are ready for long enough.
         observed: whether its controller has seen the present spec.
-        settled: whether exactly the asked number of pods, all of the present template, are available.
+        settled: whether exactly the asked number of pods, all of the present template, are available; of no pods at all
+            only where the route's weight is their number (``Observation.scales``) and the template's are ready to be made.
         leaving: pods that are being deleted and still there; 0 where the cluster does not count them (before 1.35).
         paused: ``spec.paused``.
         paused_by_us: whether our field manager owns ``spec.paused``.
@@ -52,6 +53,7 @@ class Observation:
         reassert_at: POSIX seconds before which a weight that somebody lowered is not written again.
         failing_before: rules whose last recorded verdict is fail (an Alert is told once).
         step: smallest difference between two weights that the router can express, basis points.
+        scales: whether the weight is the number of the canary's pods, so that it has none at weight 0.
     """
 
     stable: VersionView
@@ -65,3 +67,4 @@ class Observation:
     reassert_at: float = 0.0
     failing_before: frozenset[str] = frozenset()
     step: int = 1
+    scales: bool = False

@@ -114,7 +114,8 @@ def _raise(draft: Draft, target: Route, view: RouteView) -> None:
         if draft.seen.no_raise:
             draft.wake(draft.now + RETRY_RAISE)
         draft.say(reason, f"Not raised to {format_weight(target.weight)}: {why}")
-    elif view.contested_by and draft.now < draft.seen.reassert_at:
+    elif draft.now < draft.seen.reassert_at and (view.contested_by or view.weight < target.weight):
+        # Also where our own write has just taken out what they had put in.
         draft.wake(draft.seen.reassert_at)
     else:
         draft.actions.insert(0, Raise(target, view.resource_version))
@@ -130,7 +131,7 @@ def _blocked(draft: Draft, target: Route, view: RouteView) -> tuple[Reason, str]
         (holding and canary.revision != target.revision, Reason.NEW_REVISION, "the canary's template changed"),
         (not canary.paused, Reason.PREPARING, "the canary's template is not held"),
         (bool(canary.crash), Reason.CANARY_NOT_READY, canary.crash),
-        (canary.available == 0, Reason.CANARY_NOT_READY, "the canary has no ready pod"),
+        (canary.available == 0 and not canary.settled, Reason.CANARY_NOT_READY, "the canary has no ready pod"),
         (holding and not canary.settled, Reason.CANARY_NOT_READY, "not all pods of the canary are ready"),
         (
             draft.spec.paused and (target.weight > draft.state.confirmed or target.mirror > view.mirror),

@@ -31,7 +31,15 @@ _READ: Final[dict[Resource, dict[str, frozenset[str]]]] = {
             {"availableReplicas", "observedGeneration", "replicas", "terminatingReplicas", "updatedReplicas"}
         ),
     },
-    SERVICES: {"spec": frozenset({"clusterIP", "ports", "selector", "type"}), "status": frozenset()},
+    SERVICES: {
+        "spec": frozenset(
+            {
+                *("clusterIP", "ports", "selector", "type", "sessionAffinity", "trafficDistribution"),
+                *("internalTrafficPolicy", "externalTrafficPolicy"),
+            }
+        ),
+        "status": frozenset(),
+    },
     ENDPOINT_SLICES: {"ports": frozenset()},
     LEASES: {},
     HALT_RULE_SETS: {},

@@ -28,6 +28,7 @@ class Capabilities:
         mirror: whether a share of the requests can be copied to the canary, whose answers nobody gets.
         proof: the strongest proof it gives.
         variants: whether several canaries of one stable can share its route (A/B/n).
+        scales: whether the weight is the number of pods, so that the router makes and takes away the canary's itself.
     """
 
     step: int
@@ -36,6 +37,7 @@ class Capabilities:
     proof: Proof
     mirror: bool = False
     variants: bool = False
+    scales: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from canary_rollout.workloads.view import PAUSE_MANAGER, deployment_revision, po
 
 SCALE_MANAGER: Final = f"{FIELD_MANAGER}-scale"
 PROMOTE_MANAGER: Final = f"{FIELD_MANAGER}-promote"
-_TEMPLATE_HASH: Final = "pod-template-hash"
+TEMPLATE_HASH: Final = "pod-template-hash"
 
 
 class WorkloadError(CanaryRolloutError):
@@ -120,5 +120,5 @@ class Workloads:
 
 def _without_hash(template: Object) -> Object:
     metadata = template.get("metadata", {})
-    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != _TEMPLATE_HASH}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != TEMPLATE_HASH}
     return {**template, "metadata": {**metadata, "labels": labels}}

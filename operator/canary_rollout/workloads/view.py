@@ -73,7 +73,12 @@ def deployment_revision(deployment: Object, labels: frozenset[str], identity_pat
 
 
 def version_view(
-    deployment: Object | None, revision: str, pods: Iterable[Object], serving_since: float | None
+    deployment: Object | None,
+    revision: str,
+    pods: Iterable[Object],
+    serving_since: float | None,
+    *,
+    may_be_empty: bool = False,
 ) -> VersionView:
     """One version as the cluster reports it.
 
@@ -82,6 +87,7 @@ def version_view(
         revision: its revision (hashing is the caller's, who remembers it by resourceVersion).
         pods: its pods; only looked at for what is wrong with them.
         serving_since: POSIX seconds since which this revision has traffic; ``None``: it has none yet.
+        may_be_empty: whether it is settled without any pods as well.
     """
     if deployment is None:
         return VersionView()
@@ -95,7 +101,7 @@ def version_view(
         replicas=replicas,
         available=int(status.get("availableReplicas", 0)),
         observed=observed,
-        settled=observed and replicas > 0 and counts == {replicas},
+        settled=observed and (replicas > 0 or may_be_empty) and counts == {replicas},
         leaving=int(status.get("terminatingReplicas") or 0),
         paused=bool(spec.get("paused", False)),
         paused_by_us=holds_pause(deployment),

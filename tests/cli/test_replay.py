@@ -164,6 +164,66 @@ def test_the_policy_can_switch_a_test_to_alert_or_loosen_it(tmp_path):
     assert code == 1
 
 
+RULES = """
+haltRules:
+  - {name: error-rate, preset: error-rate, above: "10%", for: 1m, window: 1m, minRequests: 50, action: Rollback}
+  - {name: too-many, preset: request-rate, above: "1000", minRequests: 0, action: Alert}
+  - {name: odd, query: "sum(x)", above: "1", minRequests: 0, action: Pause}
+"""
+
+
+def test_halt_rules_of_the_policy_are_judged_over_the_same_counts(tmp_path):
+    code, out, _ = run(tmp_path, service(0.5), policy=RULES)
+    fail = next(line for line in out if line.get("verdict") == "fail" and line["rule"] == "error-rate")
+    assert 75 <= fail["ts"] <= 150
+    assert "requests failed in 1m" in fail["message"]
+    verdicts = {line["rule"]: line["verdict"] for line in out[:-1]}
+    assert verdicts["too-many"] == "pass"
+    assert verdicts["odd"] == "none"
+    assert code == 1
+
+
+def test_a_halt_rule_alone_can_end_in_one(tmp_path):
+    policy = """
+analysis: {enabled: false}
+haltRules: [{name: error-rate, preset: error-rate, above: "0.01%", unlessStableToo: false, for: 1m, minRequests: 0}]
+"""
+    code, out, _ = run(tmp_path, service(0.02), policy=policy)
+    assert {line["rule"] for line in out[:-1]} == {"error-rate"}
+    assert code == 1
+
+
+def test_without_a_policy_no_threshold_is_judged(tmp_path):
+    _, out, _ = run(tmp_path, service(0.5))
+    rules = {line["rule"] for line in out[:-1]}
+    assert all("comparison" in rule or rule == "received-share" for rule in rules)
+
+
+def buckets(lines, slower):
+    """The same scrapes with a histogram: 5 % above 0.25 s, on the canary ``slower`` times as many."""
+    for line in lines:
+        yield line
+        if line.get("series") == "requests":
+            share = 0.05 * (slower if line["arm"] == "canary" else 1)
+            for le, value in (
+                (0.1, 0.5 * line["value"]),
+                (0.25, (1 - share) * line["value"]),
+                (1.0, line["value"]),
+                ("+Inf", line["value"]),
+            ):
+                yield {**line, "series": "latency_bucket", "le": le, "value": int(value)}
+
+
+def test_a_slower_canary_fails_the_latency_test_and_a_quantile_rule(tmp_path):
+    policy = """
+haltRules: [{name: p95, preset: latency-p95, aboveRatio: "1.5", for: 1m, window: 2m, minRequests: 50, action: Pause}]
+"""
+    code, out, _ = run(tmp_path, list(buckets(service(0.001), 6)), policy=policy)
+    failed = {line["rule"] for line in out[:-1] if line["verdict"] == "fail"}
+    assert {"latency-comparison", "p95"} <= failed
+    assert code == 1
+
+
 @pytest.mark.parametrize(
     ("policy", "problem"),
     [

@@ -20,13 +20,24 @@ def replay_for(policy: IO[str] | None, tick: float) -> "Replay":
     from canary_rollout.analysis.history import HistoryTest
     from canary_rollout.analysis.sequential import Comparison, Policy
     from canary_rollout.analysis.sequential.replay import Replay
+    from canary_rollout.cli.replay_rules import ReplayedRules
 
-    spec = _spec({} if policy is None else _read(policy), tick)
+    raw = {} if policy is None else _read(policy)
+    spec = _spec(raw, tick)
     settings = policy_of(spec)
     if settings is None:
         settings = Policy(errors=None, latency=None, gauges=None, history=None, interval=tick)
     windows = (GaugeTest(settings), HistoryTest(settings))
-    return Replay(Comparison(settings, windows), tick, warm_up=settings.warm_up)
+    rules = _named_rules(spec, raw)
+    more = ReplayedRules(rules).judge if rules.halt_rules else None
+    return Replay(Comparison(settings, windows), tick, more, settings.warm_up)
+
+
+def _named_rules(spec: "CanaryRolloutSpec", raw: dict[str, Any]) -> "CanaryRolloutSpec":
+    """Return the spec with the halt rules that the policy names, what it leaves out of a default rule filled in."""
+    named = {rule.get("name") for rule in raw.get("haltRules") or ()}
+    rules = tuple(rule for rule in spec.rules_for(None) if rule.name in named)
+    return spec.model_copy(update={"default_halt_rules": False, "halt_rules": rules})
 
 
 def _read(file: IO[str]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_a_share_far_from_the_weight_is_said_and_judged_as_received():
     for number in range(1, 20):
         verdicts = comparison.step(tick(number, 3000, 3, 6000, 6, weight=2500))
     assert of(verdicts).outcome is Outcome.PASS
-    share = of(verdicts, "traffic-share")
+    share = of(verdicts, "received-share")
     assert (share.outcome, share.state) == (Outcome.PASS, State.SPLIT_MISMATCH)
     assert share.message.startswith("canary got 33 % of 171,000 requests instead of 25 %")
 

@@ -9,10 +9,13 @@ from canary_rollout.analysis.sequential.comparison import Comparison
 from canary_rollout.analysis.sequential.counts import RawSample, Tick
 from canary_rollout.analysis.sequential.tracker import CounterTracker
 from canary_rollout.analysis.sequential.verdicts import PromotionGate, TestVerdict
-from canary_rollout.analysis.verdict import Outcome
+from canary_rollout.analysis.verdict import Outcome, Verdict
 
 _LONGEST_SILENCE: Final = 50
 """Ticks without any line that are evaluated one by one; what follows is the same."""
+
+
+More = Callable[[Tick, tuple[TestVerdict, ...], PromotionGate], tuple[Verdict, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Replay:
     Args:
         comparison: what judges; fresh.
         tick: seconds between two evaluations.
-        more: further verdicts for a tick (threshold rules), given the tick.
+        more: further verdicts for a tick (threshold rules), given the tick, the comparison's verdicts and its gate.
         warm_up: seconds for which a new pod's latency is left out.
     """
 
@@ -49,7 +52,7 @@ class Replay:
         self,
         comparison: Comparison,
         tick: float = 15.0,
-        more: Callable[[Tick], tuple[TestVerdict, ...]] = lambda _: (),
+        more: More | None = None,
         warm_up: float = 120.0,
     ) -> None:
         self._comparison = comparison
@@ -110,7 +113,10 @@ class Replay:
             self._comparison.history(self._tracker.tick(at, 0))
             return
         tick = self._tracker.tick(at, self._weight)
-        for verdict in (*self._comparison.step(tick), *self._more(tick)):
+        tests = self._comparison.step(tick)
+        more = () if self._more is None else self._more(tick, tests, self._comparison.gate())
+        said: list[TestVerdict | Verdict] = [*tests, *more]
+        for verdict in said:
             if self._outcomes.get(verdict.rule) is not verdict.outcome:
                 self._outcomes[verdict.rule] = verdict.outcome
                 yield Change(at, verdict.outcome, verdict.rule, verdict.message)

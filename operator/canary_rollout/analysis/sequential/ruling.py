@@ -18,7 +18,7 @@ from canary_rollout.analysis.verdict import Outcome
 from canary_rollout.model.measures import Action
 from canary_rollout.model.units import FULL
 
-TRAFFIC_SHARE: Final = "traffic-share"
+RECEIVED_SHARE: Final = "received-share"
 """Rule under which a share far from the weight is reported; never a fail, since the tests use the share received."""
 
 _MISSING_INTERVALS: Final = 3.0
@@ -59,8 +59,7 @@ class Ruling:
             verdicts.append(self._of_limit(self.limit, missing))
         if self.policy.latency is not None and self.latency.processes:
             verdicts.append(self._of_latency(missing, self.policy.latency))
-        verdicts += self._of_share()
-        return verdicts
+        return verdicts + self._of_share() if verdicts else verdicts
 
     def _of_errors(self, tick: Tick, missing: _Lack | None, action: Action) -> TestVerdict:
         needed, log_e = self.needed(Test.ERRORS), self.errors.log_e
@@ -137,7 +136,7 @@ class Ruling:
         )
         return [
             TestVerdict(
-                TRAFFIC_SHARE, Outcome.PASS, State.SPLIT_MISMATCH, Action.ALERT, text, share, None, None, stage.n1
+                RECEIVED_SHARE, Outcome.PASS, State.SPLIT_MISMATCH, Action.ALERT, text, share, None, None, stage.n1
             )
         ]
 

@@ -254,7 +254,7 @@ def test_a_preset_that_does_not_exist_is_said_and_asks_nothing():
 
 def test_a_preset_that_only_other_sources_have_is_not_applicable():
     lookup = place_of(make_request(spec(source="haproxy", rules=[RULES[1]])), "latency-p99")
-    assert lookup.canary == Nowhere("source haproxy has no latency-p99")
+    assert lookup.canary == Nowhere("source haproxy has no latency-p99", inactive=True)
 
 
 def test_very_many_namespaces_are_asked_for_in_several_queries_and_each_finds_its_own():

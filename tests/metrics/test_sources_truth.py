@@ -126,7 +126,7 @@ async def test_without_a_version_label_nothing_is_claimed_about_versions(known):
     request = make_request(make_spec(known.url, rules=[]), "things")
     (readings,) = await sampled(known, asking(request, ["other-version", "lcp-p75"]))
     for pair in readings.values():
-        assert pair.canary.kind is ReadingKind.ABSENT
+        assert pair.canary.kind is ReadingKind.EMPTY
         assert "app.kubernetes.io/version" in pair.canary.message
 
 

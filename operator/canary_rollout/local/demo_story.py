@@ -54,6 +54,7 @@ class Release:
         seconds: from the change of the image to the end.
         stable_image: what stable ran afterwards.
         halt: ``status.halt``: why it was stopped.
+        compared: what the comparison with stable said at the end.
         times: for a broken release, how fast.
         weights: every weight that was written meanwhile.
         moments: what status went through meanwhile.
@@ -66,6 +67,7 @@ class Release:
     seconds: float = 0.0
     stable_image: str = ""
     halt: Manifest = field(default_factory=dict)
+    compared: str = ""
     times: RollbackTimes | None = None
     weights: list[RouteWrite] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
@@ -141,6 +143,7 @@ async def release(cast: Cast, tag: str, *, seconds: float = RELEASE_SECONDS) -> 
         seconds=round(time.time() - began, 2),
         stable_image=await cast.stable_image(),
         halt=status.get("halt") or {},
+        compared=_compared(status),
         weights=[write for write in cast.route.writes if write.seen_at >= began],
         moments=[moment for moment in cast.rollout.moments if moment.at >= began],
     )
@@ -217,3 +220,9 @@ def broken_ended_well(broken: Release) -> str:
     if broken.weights and broken.weights[-1].weight:
         return f"the broken release still has a weight of {broken.weights[-1].weight} basis points"
     return ""
+
+
+def _compared(status: Manifest) -> str:
+    """The sentence of the error test, as status holds it."""
+    found = (one["message"] for one in status.get("verdicts") or [] if one["rule"] == "error-comparison")
+    return str(next(found, "")).removeprefix("error-comparison: ")

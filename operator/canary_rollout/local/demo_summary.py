@@ -99,6 +99,8 @@ def _broken_rows(table: Table, broken: Release) -> None:
             f"  stopped by {broken.halt.get('rule') or broken.halt.get('reason', '')}",
             str(broken.halt.get("message", "")),
         )
+    if broken.compared:
+        table.add_row("  the comparison with stable", broken.compared)
     times = broken.times
     if times is None:
         return

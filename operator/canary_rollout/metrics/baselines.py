@@ -139,7 +139,7 @@ def _usual(request: MetricRequest, key: MeasureKey, server: Server, at: float) -
     elif isinstance(place, Alone):
         text = place.text
     else:
-        missing = place if isinstance(place, Nowhere) else Nowhere("it has no usual value")
+        missing = place if isinstance(place, Nowhere) else Nowhere("it has no usual value", inactive=True)
         return _Asked(missing, (), usual=True)
     answers = []
     for day in range(1, DAYS + 1):

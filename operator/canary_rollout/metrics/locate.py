@@ -100,7 +100,7 @@ def _measure(key: MeasureKey, request: MetricRequest) -> Lookup:
     presets = source if key.source and key.what in source.measures else find(key.what, source, request.own)
     if presets is None:
         if any(key.what in load(name).measures for name in _SOURCES_WITH_ALL):
-            missing = Nowhere(f"source {source.of.name} has no {key.what}")
+            missing = Nowhere(f"source {source.of.name} has no {key.what}", inactive=True)
             return Lookup(key, missing, missing)
         return _nowhere(key, f"there is no preset {key.what}; kubectl canary presets lists them")
     formula = presets.measures[key.what]
@@ -162,9 +162,9 @@ def _missing(request: MetricRequest, presets: Presets, formula: Formula, version
         "$appVersion" in text for keys in (*identity.stable, *identity.canary) for text in keys
     )
     if (named or formula.other_version is not None) and not arm.app_version:
-        return Nowhere(NO_VERSION)
+        return Nowhere(NO_VERSION, inactive=True)
     if named and version == "stable" and arm.app_version == request.canary.app_version:
-        return Nowhere("both versions have the same version label")
+        return Nowhere("both versions have the same version label", inactive=True)
     return None
 
 

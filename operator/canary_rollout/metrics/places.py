@@ -91,11 +91,15 @@ class Firing:
 class Nowhere:
     """There is nothing to ask. ``message`` says why; empty: there simply is no data (no pods yet).
 
-    ``mistake``: somebody has to mend something.
+    Attributes:
+        message: why.
+        mistake: somebody has to mend something.
+        inactive: this app has no such thing, as it may well be; else it is missing where it is needed.
     """
 
     message: str
     mistake: bool = False
+    inactive: bool = False
 
 
 Shared = InBatch | OtherThan

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from canary_rollout.analysis.readings import EMPTY, Reading
+from canary_rollout.analysis.readings import EMPTY, Reading, ReadingKind
 from canary_rollout.metrics.answers import Units, count_firing, index, index_raw, one
 from canary_rollout.metrics.places import RAW, Alone, Batch, Firing, InBatch, Nowhere, OtherThan, Place, Shape
 from canary_rollout.metrics.plan import ALERTS, Plan
@@ -108,6 +108,8 @@ def nowhere(place: Nowhere) -> Reading:
     """Return the reading of something that cannot be asked."""
     if place.mistake:
         return Reading.bad_query(place.message)
+    if place.inactive:
+        return Reading(ReadingKind.EMPTY, None, place.message)
     return Reading.absent(place.message) if place.message else EMPTY
 
 

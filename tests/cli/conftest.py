@@ -1,12 +1,18 @@
 """A cluster in memory with an operator that answers, behind the same protocol as the real one."""
 
+import asyncio
 import copy
 import io
 import re
+import time
+import types
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import past_metrics
 import pytest
+import pytest_asyncio
+from aiohttp import web
 from click.testing import CliRunner
 from engine_operator import EngineOperator
 from rich.console import Console
@@ -20,6 +26,10 @@ from canary_rollout.kube.port import (
     NotFoundError,
     UnavailableError,
 )
+from canary_rollout.local.build import ensure_prometheus
+from canary_rollout.local.ports import free_port
+from canary_rollout.local.process import ProcessTable
+from canary_rollout.local.prometheus import Prometheus, static_scrape_config
 from canary_rollout.model.commands import read_commands
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.status import (
@@ -377,6 +387,39 @@ def shop(world):
     """A rollout whose stable and canary are equal, looked after by the real engine."""
     world.put(rollout())
     return world.adopt()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def past(tmp_path_factory):
+    """Address and last second of a real Prometheus that knows ``past_metrics.world``."""
+    end = int(time.time()) // past_metrics.STEP * past_metrics.STEP
+    body = "\n".join([*past_metrics.world(end), f"world_is_complete 1 {end * 1000}", ""])
+
+    async def metrics(request):
+        return web.Response(text=body, content_type="text/plain")
+
+    application = web.Application()
+    application.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    directory = tmp_path_factory.mktemp("prometheus")
+    table = ProcessTable(directory, remove_run_dir=False)
+    binary = await ensure_prometheus()
+    # A long time-out: the first scrape has to bring everything, since what it leaves out is too old afterwards.
+    job = static_scrape_config("past", [f"127.0.0.1:{port}"], 10.0) | {"honor_labels": True}
+    prometheus = Prometheus(binary.path, directory, table, scrape_configs=[job])
+    try:
+        await prometheus.start()
+        async with asyncio.timeout(40):
+            while not await prometheus.query("world_is_complete", at=end):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.1)
+        yield types.SimpleNamespace(url=prometheus.url, end=end)
+    finally:
+        await prometheus.stop()
+        await table.close()
+        await runner.cleanup()
 
 
 @pytest.fixture

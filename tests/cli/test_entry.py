@@ -13,7 +13,18 @@ from canary_rollout.cli.main import COMMANDS, cli
 HEAVY = {"kubernetes", "pydantic", "rich", "kopf", "aiohttp", "yaml", "asyncio", "prometheus_api_client", "structlog"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["start", "--help"], ["set-weight", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["status", "--help"],
+        ["start", "--help"],
+        ["set-weight", "--help"],
+        ["diff", "--help"],
+        ["backtest", "--help"],
+        ["plan", "--help"],
+    ],
+)
 def test_help_loads_click_and_nothing_heavy(words):
     script = f"""
 import json, sys

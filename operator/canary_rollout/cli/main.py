@@ -30,6 +30,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "presets": ("presets:presets", "Ready-made measures, where each is found, and its PromQL."),
     "replay": ("replay:replay", "Recorded scrapes through the comparison: what would it have said, and when?"),
     "cohort": ("cohort:cohort", "Which tenants a stage will include, before it does."),
+    "plan": ("plan:plan", "What a rollout will see and can find out, stage by stage."),
+    "backtest": (
+        "backtest:backtest",
+        "What would have happened: the past from Prometheus through the same engine.",
+    ),
     "diff": ("diff:diff", "The same requests to both versions: what do their answers differ in?"),
     "demo": ("demo:demo", "Watch a good and a bad release on this machine, without a cluster."),
     "completion": ("completion:completion", "Print a completion script."),

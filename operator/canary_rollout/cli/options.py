@@ -174,3 +174,37 @@ def own_presets(files: "Iterable[str]") -> "list[Presets]":
         except (OSError, UnicodeDecodeError) as error:
             raise CliError(f"{file} cannot be read: {error}", Exit.USAGE) from error
     return found
+
+
+def prometheus_options(command: Command) -> Command:
+    """Which Prometheus to ask, and with which credentials."""
+    for decorate in (
+        click.option("--prometheus", metavar="URL", help="Ask this Prometheus instead of the one in the spec."),
+        click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every query."),
+        click.option("--bearer-token-file", metavar="FILE", help="Send the token in this file."),
+        click.option("--ca-file", metavar="FILE", help="Trust these authorities instead of the system's."),
+        click.option("--insecure", is_flag=True, help="Take any certificate."),
+        click.option("--presets", multiple=True, metavar="FILE", help="Presets of your own (a YAML file)."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def point_in_time(text: str, now: float, option: str) -> float:
+    """POSIX seconds of ``2026-11-21T10:00:00Z``, ``now``, or so long ago, as in ``24h``.
+
+    Raises:
+        click.UsageError: it is none of these.
+    """
+    from canary_rollout.model.units import UnitError, parse_duration, parse_instant
+
+    if text == "now":
+        return now
+    try:
+        return now - parse_duration(text.removesuffix(" ago"))
+    except UnitError:
+        pass
+    try:
+        return parse_instant(text)
+    except UnitError as error:
+        raise click.UsageError(f"{option}: {error}; or how long ago, as in 24h") from error

@@ -218,7 +218,7 @@ async def compare(
     """
     sticky = spec.traffic.sticky is not None
     if running.tries and not await _learn(running, spec, sampler, request, sticky=sticky):
-        return _compared(running, latest)  # the ticks of meanwhile are asked for again
+        return compared(running, latest)  # the ticks of meanwhile are asked for again
     step = running.interval
     if latest > running.through + step / 2:
         first = on_grid(running, latest)
@@ -232,7 +232,7 @@ async def compare(
         whole = [reading for reading in found if reading.complete]
         running.problem = next((reading.message for reading in found if not reading.complete), "")
         await running.feed(whole, sticky=sticky)
-    return _compared(running, latest)
+    return compared(running, latest)
 
 
 async def _learn(
@@ -253,7 +253,8 @@ async def _learn(
     return True
 
 
-def _compared(running: Running, latest: float) -> Compared:
+def compared(running: Running, latest: float) -> Compared:
+    """Return what the comparison says at ``latest`` (POSIX seconds); nothing on the strength of ticks long before it."""
     gate, tests = running.comparison.gate(), running.tests
     if latest - running.through > BEHIND * running.interval:
         why = f" ({running.problem})" if running.problem else ""

@@ -1,0 +1,281 @@
+"""The operator in virtual time: the very engine, analysis and comparison, with a data plane that has every weight at once."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from canary_rollout.analysis.comparing import Compared, policy_of
+from canary_rollout.analysis.evidence import Evidence
+from canary_rollout.analysis.readings import CounterReadings
+from canary_rollout.analysis.rules import assess
+from canary_rollout.analysis.verdict import Assessment, Outcome, Verdict
+from canary_rollout.cli.errors import CliError
+from canary_rollout.cli.history import Past
+from canary_rollout.controller import comparing
+from canary_rollout.engine.decide import decide
+from canary_rollout.engine.decision import CopyTemplate, Decision, HoldPause, Lower, Raise, ReleasePause
+from canary_rollout.engine.draft import stages_of
+from canary_rollout.engine.observation import Observation, VersionView
+from canary_rollout.model.commands import Command, Verb
+from canary_rollout.model.conditions import Phase
+from canary_rollout.model.presets import TRAFFIC_SHARE
+from canary_rollout.model.route import RouteView
+from canary_rollout.model.spec import CanaryRolloutSpec, Stage
+from canary_rollout.model.status import RolloutState
+from canary_rollout.model.units import format_weight
+
+STABLE = "5ab1e00000"
+CANARY = "ca4a40000f"
+MOST_DECISIONS = 50
+"""Decisions at one moment; the real one comes to rest after a handful."""
+OVER = frozenset(
+    {Phase.PROMOTING, Phase.AWAITING_PROMOTION, Phase.SUCCEEDED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.HALTED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that would have happened.
+
+    Attributes:
+        at: POSIX seconds.
+        kind: ``weight``, ``note`` or ``verdict``.
+        stage: the stage it would have been in.
+        weight: basis points wanted from then on.
+        message: for people.
+        rule: the rule it is about; empty for none.
+        warning: whether somebody would have been told.
+    """
+
+    at: float
+    kind: str
+    stage: str
+    weight: int
+    message: str
+    rule: str = ""
+    warning: bool = False
+
+
+@dataclass(slots=True)
+class Simulation:
+    """One rollout in virtual time.
+
+    Attributes:
+        spec: the effective spec.
+        approve: whether a person says yes to every stage that asks.
+        resume: whether a person says resume as soon as something pauses.
+    """
+
+    spec: CanaryRolloutSpec
+    approve: bool = True
+    resume: bool = False
+    state: RolloutState = field(default_factory=RolloutState)
+    evidence: Evidence = field(default_factory=Evidence)
+    running: comparing.Running | None = None
+    events: list[Event] = field(default_factory=list)
+    history: tuple[CounterReadings, ...] = ()
+    _route: RouteView | None = None
+    _paused: bool = False
+    _appeared: bool = False
+    _failing: frozenset[str] = frozenset()
+    _message: str = ""
+
+    def __post_init__(self) -> None:
+        """Leave out what only the traffic of now can say: history's weights are not the ones wanted here."""
+        rules = tuple(rule for rule in self.spec.rules_for(None) if rule.preset != TRAFFIC_SHARE)
+        self.spec = self.spec.model_copy(update={"halt_rules": rules, "default_halt_rules": False})
+
+    @property
+    def over(self) -> bool:
+        """Whether the rollout has come to its end."""
+        return self.state.phase in OVER
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage the rollout is in."""
+        return next((stage for stage in stages_of(self.spec, self.state) if stage.name == self.state.stage), None)
+
+    def begin(self, at: float) -> None:
+        """See both versions alike, and then a new revision of the canary."""
+        self._settle(at, None)
+        self._appeared = True
+        self._settle(at, None)
+
+    async def tick(self, past: Past) -> Assessment:
+        """Evaluate and decide as the operator would have at this moment; the verdicts."""
+        at = past.samples.at
+        compared = await self._compared(past.counters)
+        assessment, self.evidence = assess(self.spec, self.stage, past.samples, self.evidence, at, compared)
+        assessment = _without_share(assessment)
+        self._tell_verdicts(at, assessment)
+        if not self.over:
+            self._settle(at, assessment)
+        return assessment
+
+    # -- the comparison ------------------------------------------------------------------------------------------------
+
+    async def _compared(self, reading: CounterReadings | None) -> Compared | None:
+        policy = policy_of(self.spec)
+        if policy is None or reading is None or not self.state.stage:
+            return None
+        sticky = self.spec.traffic.sticky is not None
+        running = self.running
+        if running is None:
+            running = self.running = comparing.begin(policy, self.spec.metrics.interval, reading.at)
+            await running.learn([past for past in self.history if past.complete], sticky=sticky)
+        running.weigh(self.state, reading.at)
+        if reading.complete:
+            await running.feed([reading], sticky=sticky)
+        else:
+            running.problem = reading.message
+        return comparing.compared(running, reading.at)
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float, assessment: Assessment | None) -> None:
+        """Decide until nothing is due any more."""
+        for _ in range(MOST_DECISIONS):
+            decision = self._decide(now, assessment)
+            if decision.restart_evidence:
+                assessment = None
+            if self.over or (not decision.actions and (decision.wake_at is None or decision.wake_at > now)):
+                return
+        raise CliError(f"the engine did not come to rest at {now:.0f}: {self._message}")
+
+    def _decide(self, now: float, assessment: Assessment | None) -> Decision:
+        before = self.state
+        seen = Observation(
+            stable=_version(STABLE),
+            canary=replace(
+                _version(CANARY if self._appeared else STABLE), paused=self._paused, paused_by_us=self._paused
+            ),
+            route=self._route,
+            assessment=assessment,
+            commands=tuple(self._commands(now)),
+            failing_before=self._failing,
+        )
+        decision = decide(self.spec, before, seen, now)
+        self.state = decision.state
+        for action in decision.actions:
+            self._do(action, now)
+        if decision.restart_evidence:
+            begins = decision.state.began_at != before.began_at
+            self.evidence = self.evidence.of_new_revision(now, apart=True) if begins else self.evidence.restarted(now)
+            self.running = None
+        self._tell(now, before, decision)
+        return decision
+
+    def _commands(self, now: float) -> Iterator[Command]:
+        """What a person who watches would say."""
+        said = [
+            verb
+            for verb, wanted in (
+                (Verb.APPROVE, self.approve and self.state.phase is Phase.AWAITING_APPROVAL),
+                (Verb.RESUME, self.resume and self.state.pause is not None),
+            )
+            if wanted
+        ]
+        for verb in said:
+            yield Command(verb=verb, id=uuid.uuid4().hex, revision=CANARY, at=now, by="backtest")
+
+    def _do(self, action: object, now: float) -> None:
+        match action:
+            case Lower(route) | Raise(route, _):
+                version = str(int(self._route.resource_version) + 1 if self._route else 1)
+                self._route = RouteView(
+                    weight=route.weight,
+                    revision=route.revision,
+                    cohort=route.cohort,
+                    confirmed=True,
+                    confirmed_at=now,
+                    pending="",
+                    latch=route.latch,
+                    contested_by="",
+                    resource_version=version,
+                    mode="backtest",
+                    mirror=route.mirror,
+                )
+            case HoldPause() | ReleasePause():
+                self._paused = isinstance(action, HoldPause)
+            case CopyTemplate():
+                pass  # the rollout is over by then
+            case _:
+                pass  # scaling: pods were there when they were there
+
+    # -- telling -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, now: float, before: RolloutState, decision: Decision) -> None:
+        state = decision.state
+        self._message = decision.message or self._message
+        if state.wanted != before.wanted:
+            words = f"{format_weight(before.wanted)} -> {format_weight(state.wanted)}"
+            self.events.append(Event(now, "weight", state.stage, state.wanted, words))
+        halt = state.halts[0] if state.halts and state.halts != before.halts else None
+        for note in decision.notes:
+            rule = halt.rule if halt is not None else state.pause.rule if state.pause and not before.pause else ""
+            self.events.append(
+                Event(now, "note", before.stage or state.stage, state.wanted, note.message, rule, note.warning)
+            )
+
+    def _tell_verdicts(self, now: float, assessment: Assessment) -> None:
+        failing = {verdict.rule: verdict for verdict in assessment.stops if verdict.outcome is Outcome.FAIL}
+        for rule in failing.keys() - self._failing:
+            message = failing[rule].message.removeprefix(f"{rule}: ")
+            self.events.append(Event(now, "verdict", self.state.stage, self.state.wanted, message, rule, warning=True))
+        self._failing = frozenset(failing)
+
+    @property
+    def message(self) -> str:
+        """The sentence the status would have held last."""
+        return self._message
+
+
+def _version(revision: str) -> VersionView:
+    """Pods that are all there, as they were when their numbers were taken."""
+    return VersionView(exists=True, revision=revision, replicas=1, available=1, observed=True, settled=True)
+
+
+def _without_share(assessment: Assessment) -> Assessment:
+    return replace(assessment, received_share=None, received_requests=0.0)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one rule, gate or test said over the whole stretch.
+
+    Attributes:
+        ticks: evaluations by outcome: pass, fail, none.
+        longest: longest unbroken breach, seconds; how long it took to fail is the rule's ``for``.
+        worst: the sentence with the worst value.
+        first_fail: POSIX seconds of its first fail; ``None`` when it never failed.
+    """
+
+    rule: str
+    ticks: dict[str, int] = field(default_factory=lambda: {"pass": 0, "fail": 0, "none": 0})
+    longest: float = 0.0
+    worst: str = ""
+    first_fail: float | None = None
+    _worst: float = 0.0
+
+    def take(self, verdict: Verdict, at: float) -> None:
+        """Count one evaluation."""
+        self.ticks[verdict.outcome.value] += 1
+        if verdict.breached_since is not None:
+            self.longest = max(self.longest, at - verdict.breached_since)
+        if verdict.outcome is Outcome.FAIL and self.first_fail is None:
+            self.first_fail = at
+        badness = _badness(verdict)
+        if not self.worst or badness > self._worst:
+            self._worst, self.worst = badness, verdict.message.removeprefix(f"{verdict.rule}: ")
+
+
+def _badness(verdict: Verdict) -> float:
+    """How bad a verdict is, for finding the worst: fails first, then breaches, then how far the value is from its bound."""
+    grade = {Outcome.FAIL: 3e9, Outcome.PASS: 1e9, Outcome.NONE: 0.0}[verdict.outcome]
+    if verdict.breached_since is not None and verdict.outcome is Outcome.NONE:
+        grade = 2e9
+    if verdict.value is None or verdict.threshold is None:
+        return grade
+    return grade + min(abs(verdict.value - verdict.threshold) / max(abs(verdict.threshold), 1e-9), 1e6) * (
+        1 if grade >= 2e9 else -1
+    )

@@ -36,14 +36,29 @@ async def eventually(condition: Callable[[], object], what: str, within: float =
 
 
 async def until_served(cluster: "LocalCluster", *crds: str) -> None:
-    """Wait until the kinds of CustomResourceDefinitions are served.
+    """Wait until the kinds of CustomResourceDefinitions are served, and lists of them are answered.
 
-    ``kubectl wait`` fails on one whose conditions are still null, as they are right after an apply.
+    ``kubectl wait`` fails on one whose conditions are still null, as they are right after an apply; and once established
+    a kind answers 404, then 429, for a moment.
     """
+    from canary_rollout.local.errors import ApiError
+
     for name in crds:
-        await cluster.admin.wait_for(
+        definition = await cluster.admin.wait_for(
             "apiextensions.k8s.io/v1", "CustomResourceDefinition", name, _established, what="established"
         )
+        spec = definition["spec"]
+        version = next(version["name"] for version in spec["versions"] if version["storage"])
+        path = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await cluster.admin.request("GET", path, query={"limit": "1"})
+                    break
+                except ApiError as error:
+                    if error.status not in {404, 429}:
+                        raise
+                    await asyncio.sleep(0.2)
 
 
 def _established(crd: dict[str, object]) -> bool:

@@ -16,6 +16,8 @@ RETRY_RAISE = 2.0
 def route(draft: Draft) -> None:
     """Bring the route to what the *persisted* intent says; a fresh halt lowers without waiting for anything."""
     _keep_template_held(draft)
+    if draft.seen.route is not None and draft.seen.route.again_at is not None:
+        draft.wake(draft.seen.route.again_at)
     if draft.latch:
         draft.actions.insert(0, Lower(wanted_route(draft)))
         return

@@ -71,6 +71,10 @@ PROMETHEUS = GoProgram(
 )
 # Only the tests of the chart need it.
 HELM = GoProgram(name="helm", packages=("helm.sh/helm/v4/cmd/helm",), binaries=("helm",))
+# Only the end-to-end tests against a gateway that nobody here wrote need it.
+CONTOUR = GoProgram(
+    name="contour", packages=("github.com/projectcontour/contour/cmd/contour",), binaries=("contour",)
+)
 # 2.42 is Debian's; older ones lack nothing we use, but nobody tried.
 PROMETHEUS_ON_PATH = Tool("prometheus", "", (), ("--version",), (2, 40))
 
@@ -128,6 +132,11 @@ async def ensure_promtool(progress: ProgressCallback = silent) -> Path:
 async def ensure_helm(progress: ProgressCallback = silent) -> Path:
     """Return Helm, built if it is not in the cache yet (a minute or two, once)."""
     return await ensure_program(HELM, progress) / "helm"
+
+
+async def ensure_contour(progress: ProgressCallback = silent) -> Path:
+    """Return Contour, built if it is not in the cache yet (a minute or two, once)."""
+    return await ensure_program(CONTOUR, progress) / "contour"
 
 
 def program_directory(program: GoProgram) -> Path:

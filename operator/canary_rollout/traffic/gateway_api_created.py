@@ -71,7 +71,11 @@ class CreatedRouteRouter(GatewayApiBase):
         written = _written(there)
         intact = written is not None and written.get("digest") == _digest(there.get("spec") or {})
         ours = intact and written is not None
-        weight, mirror = (int(written["weight"]), int(written["mirror"])) if ours and written else _found(there)
+        weight, mirror = (
+            (int(written["weight"]), int(written["mirror"]))
+            if ours and written
+            else _found(there, self._context.spec.workload.canary.service)
+        )
         cohort = _cohort(written, there) if written is not None else UNKNOWN_COHORT
         outdated = not intact or self._outdated(written or {})
         pending = not_accepted(there)
@@ -203,25 +207,21 @@ def _cohort_of(written: dict[str, Any]) -> Cohort | None:
 
 
 def _cohort(written: dict[str, Any], route: Object) -> Cohort | None:
-    """The cohort in force: what we wrote, unless the rules were changed since."""
+    """The cohort in force: what we wrote; in somebody else's version nobody, unless a rule looks at headers."""
     if written.get("digest") == _digest(route.get("spec") or {}):
         return _cohort_of(written)
-    return UNKNOWN_COHORT
+    rules = (route.get("spec") or {}).get("rules") or []
+    by_header = any(match.get("headers") for rule in rules for match in rule.get("matches") or [])
+    return UNKNOWN_COHORT if by_header else None
 
 
-def _found(route: Object) -> tuple[int, int]:
-    """Weight and mirrored share that somebody else's version of our route gives the canary, at the most, basis points.
-
-    Our rules name stable first; a rule without two backends counts as all for the canary, unless it is for people.
-    """
+def _found(route: Object, canary: str) -> tuple[int, int]:
+    """Weight and mirrored share that somebody else's version of our route gives the canary, at the most, basis points."""
     weights, mirrors = [0], [0]
     for rule in (route.get("spec") or {}).get("rules") or []:
-        backends = rule.get("backendRefs") or []
-        numbers = [int(backend.get("weight", 1)) for backend in backends]
-        if len(numbers) == 2 and sum(numbers) > 0:
-            weights.append(max(1, round(numbers[1] * FULL / sum(numbers))) if numbers[1] else 0)
-        elif sum(numbers) > 0:
-            weights.append(FULL)
+        numbers = [(one.get("name") == canary, int(one.get("weight", 1))) for one in rule.get("backendRefs") or []]
+        total, share = sum(number for _, number in numbers), sum(number for ours, number in numbers if ours)
+        weights.append(max(1, round(share * FULL / total)) if share else 0)
         mirrors += [FULL for one in rule.get("filters") or [] if one.get("type") == "RequestMirror"]
     return max(weights), max(mirrors)
 

@@ -96,6 +96,7 @@ class RouteView:
         outdated: whether it must be written again although it says the right weight (the spec or an address changed).
         mirror: share of the requests copied to the canary now, basis points.
         carries_latch: whether the object can carry a verdict; somebody else's cannot.
+        again_at: POSIX seconds at which this view changes although no object does (it has settled then); ``None``: never.
     """
 
     weight: int
@@ -111,3 +112,4 @@ class RouteView:
     outdated: bool = False
     mirror: int = 0
     carries_latch: bool = True
+    again_at: float | None = None

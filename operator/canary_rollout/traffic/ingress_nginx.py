@@ -197,6 +197,7 @@ class IngressNginxRouter:
             resource_version=ours["metadata"].get("resourceVersion", ""),
             mode="canary Ingress",
             outdated=outdated,
+            again_at=settled if now < settled else None,
         )
 
     def _outdated(self, ours: Object) -> bool:

@@ -162,14 +162,15 @@ class ServiceRouter:
         before, now = _pods(stable), _pods(canary)
         notes = canary["metadata"].get("annotations") or {}
         weight = share(now.asked, before.asked)
-        pending, at = self._confirmation(before, now)
+        pending, settled = self._confirmation(before, now)
+        waits = settled is not None and self._context.clock.now() < settled
         together = before.asked + now.asked
         return RouteView(
             weight=weight,
             revision=notes.get(REVISION, ""),
             cohort=None,
             confirmed=not pending,
-            confirmed_at=at,
+            confirmed_at=None if pending else settled,
             pending=pending,
             latch=None,
             contested_by=_SOMEBODY if REVISION in notes and not (before.ours and now.ours) else "",
@@ -177,12 +178,15 @@ class ServiceRouter:
             mode=f"{now.asked} of {together} pods",
             outdated=together != self._settings.replicas,
             carries_latch=False,
+            again_at=settled if waits else None,
         )
 
     def _confirmation(self, stable: _Pods, canary: _Pods) -> tuple[str, float | None]:
-        """What is still waited for, and since when nothing is."""
+        """What is still waited for, and when it has settled."""
         for name, pods in zip(self._names, (stable, canary), strict=True):
-            if not pods.observed or (pods.ready, pods.there) != (pods.asked, pods.asked):
+            if not pods.observed:
+                return f"Deployment {name} is being updated", None
+            if (pods.ready, pods.there) != (pods.asked, pods.asked):
                 return f"{pods.ready} of {pods.asked} pods of Deployment {name} are ready, {pods.there} are there", None
         slices = self._context.reader.select(
             ENDPOINT_SLICES, self._context.namespace, {_SERVICE_NAME: self._settings.service}
@@ -194,8 +198,8 @@ class ServiceRouter:
                 None,
             )
         settled = max((_changed_at(one) for one in slices), default=0.0) + self._settings.settle
-        now = self._context.clock.now()
-        return ("", settled) if now >= settled else (f"all nodes are taken to have it in {settled - now:.0f} s", None)
+        left = settled - self._context.clock.now()
+        return (f"all nodes are taken to have it in {left:.0f} s" if left > 0 else ""), settled
 
     # Writing
 

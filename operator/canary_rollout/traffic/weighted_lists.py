@@ -172,6 +172,7 @@ class WeightedListRouter:
         revision, contested_by = authorship(writer, self._context, weight)
         uneven = not all(split.gives(weight) for split in lists.splits)
         pending, at = self._confirmation(obj, writer)
+        waits = at is not None and self._context.clock.now() < at
         if uneven:
             pending = f"the lists of {self.where} do not all say the same share; it is to be written again"
         return RouteView(
@@ -187,15 +188,16 @@ class WeightedListRouter:
             mode=f"your {self._place.resource.kind}",
             outdated=uneven,
             carries_latch=False,
+            again_at=at if waits else None,
         )
 
     def _confirmation(self, obj: Object, writer: Writer) -> tuple[str, float | None]:
+        """What is still waited for, and when it has settled (``None``: nobody knows yet)."""
         if self.settle is None:
             return self._reported(obj)
-        settled, now = writer.at + _COARSE + self.settle, self._context.clock.now()
-        if now >= settled:
-            return "", settled
-        return f"{self._place.app} reports nothing; taken to have it in {settled - now:.0f} s", None
+        settled = writer.at + _COARSE + self.settle
+        left = settled - self._context.clock.now()
+        return (f"{self._place.app} reports nothing; taken to have it in {left:.0f} s" if left > 0 else ""), settled
 
     # Writing
 

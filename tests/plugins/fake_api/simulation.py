@@ -82,7 +82,10 @@ class Deployments:
         pods = self.pods(namespace, name)
         old = [pod for pod in pods if pod["metadata"]["labels"][HASH] != digest]
         new = [pod for pod in pods if pod["metadata"]["labels"][HASH] == digest]
-        if spec.get("paused") and not new:
+        if not spec.get("paused"):
+            self._replica_set(deployment, digest)
+        made = self.api.store.peek(REPLICA_SETS, namespace, f"{name}-{digest}") is not None
+        if spec.get("paused") and not new and not (made and not old):
             # Paused: no new ReplicaSet; whatever runs is scaled as it is.
             self._scale(deployment, old, old[-1]["metadata"]["labels"][HASH] if old else None, replicas)
         else:
@@ -100,8 +103,8 @@ class Deployments:
         for _ in range(replicas - len(pods)):
             self._create(deployment, digest)
 
-    def _create(self, deployment: Object, digest: str) -> None:
-        self._pods += 1
+    def _replica_set(self, deployment: Object, digest: str) -> str:
+        """The ReplicaSet of the present template, made if need be, also where it is to have no pods."""
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
         namespace, name = metadata["namespace"], metadata["name"]
         set_name = f"{name}-{digest}"
@@ -119,6 +122,13 @@ class Deployments:
                 },
                 manager="kube-controller-manager",
             )
+        return set_name
+
+    def _create(self, deployment: Object, digest: str) -> None:
+        self._pods += 1
+        metadata, template = deployment["metadata"], deployment["spec"]["template"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        set_name = self._replica_set(deployment, digest)
         pod = self.api.store.create(
             PODS,
             namespace,

@@ -1,6 +1,7 @@
 """The fewest queries for all rollouts, and where each finds its values."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from metric_requests import make_request, make_spec
 
 from canary_rollout.metrics.errors import PresetError, UnsafeValueError
-from canary_rollout.metrics.plan import LONGEST_NAMESPACES, Alone, InBatch, Nowhere, Plan, chunks
+from canary_rollout.metrics.plan import LONGEST_NAMESPACES, Alone, InBatch, Nowhere, Plan, chunks, locate_raw
 from canary_rollout.metrics.pods import PREFIX_PATTERN, arm_value, pod_pattern
 from canary_rollout.metrics.presets import catalogue, known_measures, load
 from canary_rollout.metrics.request import VersionArm
@@ -42,6 +43,23 @@ def test_the_number_of_queries_does_not_grow_with_the_rollouts(source):
     one = texts_of([make_request(shape)])
     many = texts_of([make_request(shape, f"team-{number % 20}", f"app-{number}") for number in range(2000)])
     assert len(one) == len(many) == (3 if source == "app" else 4)
+
+
+@pytest.mark.parametrize("source", ["app", "agent", "istio"])
+def test_standard_rules_and_the_comparison_ask_no_more_for_two_thousand_rollouts_than_for_one(source):
+    """Raw counters are asked for once per place in the interval (ten of them), everything else once."""
+    shape = make_spec(source=source)
+
+    def asking(number):
+        request = make_request(shape, f"team-{number % 20}", f"app-{number}")
+        return replace(request, compared=True, phase=float(number % 10))
+
+    one, ten, many = (texts_of([asking(number) for number in range(count)]) for count in (1, 10, 2000))
+    raw = len(list(locate_raw(asking(0))))
+    assert raw == 5  # requests, errors, buckets, memory, CPU
+    assert len(ten) == len(one) + 9 * raw
+    assert len(many) == len(ten)
+    assert len(one) < 45
 
 
 def test_other_windows_are_other_queries():

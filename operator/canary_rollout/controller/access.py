@@ -6,9 +6,9 @@ Read by name when needed and again every minute, so that a rotated Secret is pic
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from canary_rollout.kube.port import (
@@ -149,10 +149,16 @@ def preset_set(text: str, where: str) -> Presets:
     return prepare(read(text, where))
 
 
-def of_directory(paths: Callable[[], dict[str, str]]) -> tuple[Presets, ...]:
-    """Return the operator's own sets, by file name.
+def of_directory(directory: str) -> tuple[Presets, ...]:
+    """Return the sets of the operator's own directory; of none where it has none.
 
     Raises:
-        PresetError: one of them is none.
+        PresetError: one of them is none, or the directory cannot be read.
     """
-    return tuple(preset_set(text, name) for name, text in sorted(paths().items()))
+    if not directory:
+        return ()
+    try:
+        files = sorted(Path(directory).glob("*.yaml"))
+        return tuple(preset_set(file.read_text(encoding="utf-8"), file.name) for file in files)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PresetError(f"--presets-dir {directory} cannot be read: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from canary_rollout.controller.access import of_directory
 from canary_rollout.controller.guard import Guard
 from canary_rollout.controller.housekeeping import keep_house, settle
 from canary_rollout.controller.instruments import Instruments, QueueInstruments
@@ -66,6 +67,7 @@ class Process:
             LeaseLostError: another replica may act now.
             ConfigError: there is no cluster to talk to.
             StartError: its own pages cannot be served.
+            PresetError: a preset set for everybody does not read.
         """
         settings = self._settings
         client = await self._connect()
@@ -90,6 +92,7 @@ class Process:
                 queue_observer=QueueInstruments(self._instruments, "reconcile"),
                 checks_observer=QueueInstruments(self._instruments, "evaluate"),
                 watch_observer=self._instruments,
+                presets=of_directory(settings.presets_dir),
             )
         )
         try:

@@ -25,6 +25,7 @@ class Settings:
         watch_namespaces: restrict the operator to these; empty for the whole cluster.
         host: address of the health and metrics pages.
         port: their port.
+        presets_dir: directory with preset sets (``*.yaml``) for everybody; empty: none.
         log_level: debug, info, warning or error.
         log_format: json, console, or auto (console on a terminal).
     """
@@ -36,6 +37,7 @@ class Settings:
     watch_namespaces: tuple[str, ...]
     host: str
     port: int
+    presets_dir: str
     log_level: str
     log_format: Format
 
@@ -53,6 +55,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     )
     parser.add_argument("--host", default=get("BIND_ADDRESS", "0.0.0.0"), help="address of health and metrics")
     parser.add_argument("--port", type=int, default=get("PORT", "8080"), help="port of health and metrics")
+    parser.add_argument("--presets-dir", default=get("PRESETS_DIR", ""), help="preset sets (*.yaml) for everybody")
     parser.add_argument("--log-level", default=get("LOG_LEVEL", "info"), choices=_LEVELS)
     parser.add_argument("--log-format", default=get("LOG_FORMAT", "auto"), choices=_FORMATS)
     given = parser.parse_args(arguments)
@@ -68,6 +71,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         watch_namespaces=tuple(name for name in (part.strip() for part in given.watch_namespaces.split(",")) if name),
         host=given.host,
         port=given.port,
+        presets_dir=given.presets_dir,
         log_level=given.log_level,
         log_format=given.log_format,
     )

@@ -118,6 +118,17 @@ def test_an_incident_of_both_versions_is_not_the_canarys():
     assert failed(run(test, service, 2500)) == []
 
 
+def test_a_past_that_is_given_twice_counts_once():
+    service, policy = Service(1), Policy()
+    ticks = [service.tick(START - 7200 + number * 60, seconds=60) for number in range(120)]
+    once, twice = HistoryTest(policy), HistoryTest(policy)
+    for tick in ticks:
+        once.past(tick)
+    for tick in ticks * 2:
+        twice.past(tick)
+    assert twice.export() == once.export()
+
+
 def test_a_season_is_inside_the_scale():
     service = Service(7, 2000, season=0.6)
     assert failed(run(learned(service, 24), service, 10_000, 4 * HOUR)) == []

@@ -115,8 +115,10 @@ class GaugeTest:
         self.lookback = (LEAK_AGE + NEEDED + self._warm_up + 2) * MINUTE
 
     def past(self, tick: Tick) -> None:
-        """Take in a tick from before the rollout: stable's levels, no verdicts."""
-        self.step(tick)
+        """Leave a tick from before the rollout out: both versions are compared from its first tick on.
+
+        A restarted process is given the rollout's ticks again and no others, and must come to the same windows.
+        """
 
     def step(self, tick: Tick) -> tuple[TestVerdict, ...]:
         """Take in a tick; return one verdict per gauge that either version has had in the last minutes.

@@ -182,9 +182,13 @@ class _Past:
     def __init__(self) -> None:
         self._minutes = _Minutes()
         self._last: int | None = None
+        self._at = -math.inf
         self._values: dict[tuple[str, float | None], deque[tuple[int, _Value]]] = {}
 
     def take(self, tick: Tick) -> None:
+        if tick.at <= self._at:
+            return  # it was given before
+        self._at = tick.at
         minute = math.floor(tick.at / MINUTE)
         if self._last is not None and minute != self._last and (self._last + 1) % WINDOW == 0:
             self._close(self._last)

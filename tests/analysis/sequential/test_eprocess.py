@@ -155,7 +155,7 @@ def test_a_process_that_was_written_down_goes_on_as_if_nothing_had_happened(tick
             if restart:
                 each.restart(each.latest + 1)
         if number == when:
-            other = RatioProcess.restore(json.loads(json.dumps(process.state())), 1.25)
+            other = RatioProcess.restore(json.loads(json.dumps(process.state())), RatioProcess(1.25))
     if other is not None:
         assert other.log_e == process.log_e
         assert other.state() == process.state()

@@ -5,23 +5,24 @@ stays valid however often it is looked at.
 """
 
 from collections.abc import Callable
-from math import exp, inf, log, log1p
+from math import exp, inf, log, log1p, sqrt
 from typing import Final
 
 from canary_rollout.analysis.sequential.eprocess import RATIOS, Totals
 
-_BETTER: Final = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
+_BETTER: Final = (0.93, 0.85, 0.75, 0.6, 0.45, 0.3, 0.15, 0.04)
 """Shares of the tested error rate that the mixture of the upper bound believes in."""
 
 _LOG_BETTER: Final = tuple(log(better) for better in _BETTER)
 _STEPS: Final = 60
+_CERTAIN: Final = 1.0 - 1e-9
 
 
 def log_mean_exp(logs: list[float]) -> float:
     """Return the logarithm of the mean of exponentials."""
     most: float = max(logs)
-    mean: float = sum(exp(x - most) for x in logs) / len(logs)
-    return most + log(mean)
+    total: float = sum([exp(x - most) for x in logs])
+    return most + log(total / len(logs))
 
 
 def log_mixture(counts: Totals, tolerance: float, phi: float) -> float:
@@ -76,17 +77,23 @@ def upper_error_rate(requests: float, errors: float, alpha: float) -> float:
             - needed
         )
 
-    high = min(2.0 * rate + 20.0 * needed / requests, 1.0 - 1e-9)
-    if (top := evidence(high)) < 0:
-        return 1.0
-    return _root(evidence, (rate, evidence(rate)), (high, top))
+    guess = rate + sqrt(2.0 * rate * (needed + 1.0) / requests) + (needed + 1.0) / requests
+    low = (rate, -needed)
+    for share in (0.8 * guess, 1.3 * guess, _CERTAIN):
+        if share <= rate or share > _CERTAIN:
+            continue
+        high = (share, evidence(share))
+        if high[1] >= 0:
+            return _root(evidence, low, high)
+        low = high
+    return 1.0
 
 
 def _root(function: Callable[[float], float], low: tuple[float, float], high: tuple[float, float]) -> float:
-    """Return where a rising function is zero, to one in ten thousand and not below (the Illinois rule)."""
+    """Return where a rising function is zero, to one in a thousand and not below (the Illinois rule)."""
     (left, at_left), (right, at_right) = low, high
     for _ in range(_STEPS):
-        if right - left <= 1e-4 * right:
+        if right - left <= 1e-3 * right:
             break
         middle = (left * at_right - right * at_left) / (at_right - at_left)
         middle = min(max(middle, left + 0.01 * (right - left)), right - 0.01 * (right - left))

@@ -239,7 +239,7 @@ class Comparison:
         self._began = float(raw["began"])
         self._alone_until = int(raw["alone"])
         self._through = self._sealed_at = self._block_began = float(raw["at"])
-        self._errors = RatioProcess.restore(raw["errors"], policy.tolerance)
+        self._errors = RatioProcess.restore(raw["errors"], self._errors)
         if policy.max_error_rate is not None and raw["limit"] is not None:
             self._limit = LimitProcess.restore(raw["limit"], policy.max_error_rate)
         self._latency = LatencyTest.restore(raw["latency"], policy.tolerance)
@@ -248,6 +248,7 @@ class Comparison:
         self._tenants = Tenants.restore(raw["tenants"])
         self._stage = StageCounts.restore(raw["stage"])
         self._latched = {verdict.rule: verdict for verdict in map(_from_json, raw["latched"])}
+        self._verdicts = tuple(self._latched.values())  # a fail holds before the first tick, too
         self._sealed, self._rebuilding = dict(raw), True
 
 

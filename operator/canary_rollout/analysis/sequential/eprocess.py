@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Any, Final
 
-from canary_rollout.analysis.sequential.numbers import shorts
+from canary_rollout.analysis.sequential.numbers import log_shorts, shorts
 
 RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
 """How many times worse than the tolerance the mixture believes the canary to be."""
@@ -29,6 +29,7 @@ RING: Final = 12
 
 _LARGEST: Final = 300.0
 _HUGE: Final = exp(_LARGEST)
+_NOTHING: Final = -30.0
 _BET_DELAY: Final = 2
 _SMALL_DISPERSION: Final = 1.3
 _BLOCK_DISPERSIONS: Final = 3.0
@@ -73,6 +74,7 @@ class Start:
     bets: list[float]
     base: tuple[float, float, float, float]
     value: float = 1.0
+    betting: float = 1.0
 
     @property
     def weight(self) -> float:
@@ -122,12 +124,14 @@ class RatioProcess:
     Attributes:
         tolerance: the canary may be this many times as bad.
         ratios: the mixture's alternatives.
+        bets: stakes of the betting half; none: the mixture is all.
         most_starts: restarts kept; the least informative one is dropped, which costs its own weight and no guarantee.
     """
 
     tolerance: float
     ratios: tuple[float, ...] = RATIOS
     most_starts: int = 8
+    bets: tuple[float, ...] = BETS
     index: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
     ring: deque[Cell] = field(default_factory=lambda: deque(maxlen=RING))
@@ -197,7 +201,7 @@ class RatioProcess:
     # -- counting ------------------------------------------------------------------------------------------------------
 
     def _start(self, number: int) -> Start:
-        return Start(number, self.index, [0.0] * len(self.ratios), [0.0] * len(BETS), tuple(self.totals))  # type: ignore[arg-type]  # four
+        return Start(number, self.index, [0.0] * len(self.ratios), [0.0] * len(self.bets), tuple(self.totals))  # type: ignore[arg-type]  # four
 
     def _spread(self, flow: Flow) -> set[int]:
         """Put what arrived where it belongs: evenly over the ticks it covers; the canary's bad ones into the first."""
@@ -205,6 +209,7 @@ class RatioProcess:
         for span, (requests, now, waiting) in flow.canary.items():
             cells = min(span, len(ring))
             for back in range(1, cells + 1):
+                self._touch(ring[-back])
                 ring[-back].n1 += requests / cells
                 dirty.add(ring[-back].index)
             first = ring[-cells]
@@ -215,6 +220,7 @@ class RatioProcess:
         for span, (requests, bad) in flow.stable.items():
             cells = min(span, len(ring))
             for back in range(1, cells + 1):
+                self._touch(ring[-back])
                 ring[-back].n2 += requests / cells
                 ring[-back].e2 += bad / cells
                 dirty.add(ring[-back].index)
@@ -236,35 +242,41 @@ class RatioProcess:
         return dirty
 
     def _count(self, cell: Cell, errors: float) -> None:
+        self._touch(cell)
         cell.e1 += errors
         self.totals[1] += errors
 
     # -- evidence ------------------------------------------------------------------------------------------------------
 
     def _gain(self, cells: Iterable[Cell]) -> bool:
-        """Work changed cells into all starts; returns whether there was anything to work in.
+        """Work changed cells into all starts; returns whether there was anything to work in."""
+        changed = False
+        for cell in cells:
+            if cell.e1 or cell.e2 or cell.gain:
+                gain, held = self._worth(cell)
+                self._add(cell, gain, held)
+                cell.gain, cell.held = gain, held
+                changed = True
+        return changed
+
+    def _worth(self, cell: Cell) -> tuple[list[float], list[float]]:
+        """Return what a cell adds to the mixture's members, and what it adds without the canary's bad requests.
 
         ``e1 ln(qk/q0) + e2 ln((1-qk)/(1-q0))`` is ``e1 ln r - (e1+e2) ln((1 + r o)/(1 + o))`` with the odds ``o`` of q0.
         """
-        changed = False
-        for cell in cells:
-            both = cell.e1 + cell.e2
-            if both == 0 and cell.gain is None:
-                continue
-            odds = cell.odds(self.tolerance)
-            if odds == inf:
-                gain = held = [-cell.e2 * log_ratio for log_ratio in self._log_ratios]
-            else:
-                e1, e2, base = cell.e1, cell.e2, log(1.0 + odds)
-                costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
-                gain = [
-                    e1 * log_ratio - (e1 + e2) * cost for log_ratio, cost in zip(self._log_ratios, costs, strict=True)
-                ]
-                held = [-e2 * cost for cost in costs]
-            self._add(cell, gain, held)
-            cell.gain, cell.held = gain, held
-            changed = True
-        return changed
+        odds, e1, e2 = cell.odds(self.tolerance), cell.e1, cell.e2
+        if odds == inf:
+            alone = [-e2 * log_ratio for log_ratio in self._log_ratios]
+            return alone, alone
+        base, both = log(1.0 + odds), e1 + e2
+        costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
+        gain = [e1 * log_ratio - both * cost for log_ratio, cost in zip(self._log_ratios, costs, strict=True)]
+        return gain, [-e2 * cost for cost in costs]
+
+    def _touch(self, cell: Cell) -> None:
+        """Reckon what a cell has added so far, before it changes."""
+        if cell.gain is None and (cell.e1 or cell.e2):
+            cell.gain, cell.held = self._worth(cell)
 
     def _add(self, cell: Cell, gain: list[float], held: list[float]) -> None:
         """Add what changed in a cell.
@@ -285,7 +297,7 @@ class RatioProcess:
 
         A cell enters its block two ticks later, when lost scrapes have come in.
         """
-        if len(self.ring) <= _BET_DELAY:
+        if len(self.ring) <= _BET_DELAY or not self.bets:
             return False
         cell, block = self.ring[-1 - _BET_DELAY], self._block
         if block.first < 0:
@@ -305,10 +317,11 @@ class RatioProcess:
             return False
         odds = max(self.tolerance * block.n1 / block.n2, block.odds_floor)
         payoff = block.e1 / (block.e1 + block.e2) * (1.0 + odds) / odds
-        logs = [log(1.0 - bet + bet * payoff) for bet in BETS]
+        logs = [log(1.0 - bet + bet * payoff) for bet in self.bets]
         for start in self.starts:
             if start.number == 0 or block.first > start.after + 1:
                 start.bets = [total + part for total, part in zip(start.bets, logs, strict=True)]
+                start.betting = _mean_exp(start.bets, 1.0)
         return True
 
     def _sum(self) -> None:
@@ -318,11 +331,10 @@ class RatioProcess:
         in a shared outage the canary's part and stable's would weigh differently.
         """
         total = 0.5 / (self.latest + 1)  # restarts to come
-        scale, most = 1.0 / self.phi, _LARGEST * self.phi
+        scale = 1.0 / self.phi
         for start in self.starts:
-            mixture = sum([exp(x * scale) if x < most else _HUGE for x in start.logs]) / len(start.logs)
-            betting = sum([exp(x) if x < _LARGEST else _HUGE for x in start.bets]) / len(BETS)
-            start.value = 0.5 * (mixture + betting)
+            mixture = _mean_exp(start.logs, scale)
+            start.value = 0.5 * (mixture + start.betting) if self.bets else mixture
             total += start.weight * start.value
         self.log_e = log(total)
 
@@ -331,16 +343,17 @@ class RatioProcess:
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
         for start in self.starts:
-            start.logs = shorts(start.logs)
-            start.bets = shorts(start.bets)
+            start.logs = log_shorts(start.logs)
+            start.bets = log_shorts(start.bets)
+            start.betting = _mean_exp(start.bets, 1.0) if start.bets else 1.0
             start.base = tuple(shorts(start.base))  # type: ignore[assignment]  # four
         self.totals = shorts(self.totals)
         for cell in self.ring:
             cell.n1, cell.e1, cell.n2, cell.e2 = shorts((cell.n1, cell.e1, cell.n2, cell.e2))
+            cell.gain = cell.held = None  # reckoned again from these, as a restored process will
         self.waiting = [shorts(entry) for entry in self.waiting if entry[2] > 0]
         block = self._block
         self._block = _Block(block.first, *shorts((block.n1, block.e1, block.n2, block.e2, block.odds_floor)))
-        self._remember_gains()
         self._sum()
         return {
             "i": self.index,
@@ -353,30 +366,40 @@ class RatioProcess:
             "b": [getattr(self._block, name) for name in ("first", "n1", "e1", "n2", "e2", "odds_floor")],
         }
 
-    def _remember_gains(self) -> None:
-        """Reckon what the cells have contributed from the rounded counts, as a restored process will."""
-        starts, self.starts = self.starts, []
-        for cell in self.ring:
-            cell.gain = cell.held = None
-        self._gain(self.ring)
-        self.starts = starts
-
     @classmethod
-    def restore(
-        cls, raw: Any, tolerance: float, ratios: tuple[float, ...] = RATIOS, most_starts: int = 8
-    ) -> "RatioProcess":
-        """Return the process that :meth:`state` wrote."""
+    def restore(cls, raw: Any, like: "RatioProcess") -> "RatioProcess":
+        """Return the process that :meth:`state` wrote, with the settings of another one."""
         starts = [
             Start(int(number), int(after), [float(x) for x in logs], [float(x) for x in bets], (n1, e1, n2, e2))
             for number, after, n1, e1, n2, e2, logs, bets in raw["s"]
         ]
-        made = cls(tolerance, ratios, most_starts, int(raw["i"]), [float(x) for x in raw["t"]], starts=starts)
+        for start in starts:
+            start.betting = _mean_exp(start.bets, 1.0) if start.bets else 1.0
+        made = cls(
+            like.tolerance,
+            like.ratios,
+            like.most_starts,
+            like.bets,
+            int(raw["i"]),
+            [float(x) for x in raw["t"]],
+            starts=starts,
+        )
         first = made.index - len(raw["c"]) + 1
         for offset, (floor, n1, e1, n2, e2) in enumerate(raw["c"]):
             made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2))
         made.latest, made.phi = int(raw["j"]), float(raw["f"])
         made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
         made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
-        made._remember_gains()
         made._sum()
         return made
+
+
+def _mean_exp(logs: list[float], scale: float) -> float:
+    """Return the mean of exponentials, 0 where all are too small to matter."""
+    most = max(logs) * scale
+    if most < _NOTHING:
+        return 0.0
+    if most > _LARGEST:
+        return _HUGE
+    total: float = sum([exp(x * scale) for x in logs])
+    return total / len(logs)

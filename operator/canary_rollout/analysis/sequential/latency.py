@@ -83,7 +83,7 @@ class LatencyTest:
             return
         if len(fit) > MOST_EDGES:
             fit = [fit[round(place * (len(fit) - 1) / (MOST_EDGES - 1))] for place in range(MOST_EDGES)]
-        self.processes = {edge: RatioProcess(self._tolerance, _RATIOS, _STARTS, index) for edge in fit}
+        self.processes = {edge: RatioProcess(self._tolerance, _RATIOS, _STARTS, (), index) for edge in fit}
         self._spread = {edge: self._spread[edge] for edge in fit}
         self._candidates = {}
 
@@ -129,7 +129,8 @@ class LatencyTest:
         made = cls(tolerance)
         made.stage_requests = float(raw["n"])
         made.processes = {
-            float(edge): RatioProcess.restore(state, tolerance, _RATIOS, _STARTS) for edge, state in raw["p"]
+            float(edge): RatioProcess.restore(state, RatioProcess(tolerance, _RATIOS, _STARTS, ()))
+            for edge, state in raw["p"]
         }
         made._candidates = {float(edge): [float(n), float(slow)] for edge, n, slow in raw["c"]}
         made._spread = {float(edge): Dispersion.restore(state) for edge, state in raw["d"]}

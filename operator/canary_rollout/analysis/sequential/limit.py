@@ -9,7 +9,7 @@ from math import exp, log, log1p
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.eprocess import Totals
-from canary_rollout.analysis.sequential.numbers import short, shorts
+from canary_rollout.analysis.sequential.numbers import log_shorts, short, shorts
 
 MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
 _MOST: Final = 0.99
@@ -90,7 +90,7 @@ class LimitProcess:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
         self.totals = shorts(self.totals)
         for start in self.starts:
-            start.logs = shorts(start.logs)
+            start.logs = log_shorts(start.logs)
             start.base = shorts(start.base)
         self.before = short(self.before)
         return {

@@ -9,6 +9,17 @@ def short(value: float, digits: int = 2) -> float:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
+def log_short(value: float) -> float:
+    """Round a logarithm to five digits, of which two after the point; what is far below zero needs no more."""
+    size = abs(value)
+    return short(value, 2 if size < 1000 else 1 if size < 10_000 else 0)
+
+
+def log_shorts(values: Iterable[float]) -> list[float]:
+    """Round logarithms."""
+    return [log_short(value) for value in values]
+
+
 def shorts(values: Iterable[float], digits: int = 2) -> list[float]:
     """Round them all."""
     return [short(value, digits) for value in values]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from canary_rollout.analysis.readings import following
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.controller.persist import merge_diff
 from canary_rollout.engine.decide import decide
@@ -22,6 +23,7 @@ from canary_rollout.engine.decision import (
     RestoreStable,
     ScaleCanary,
 )
+from canary_rollout.engine.draft import stage_of
 from canary_rollout.engine.observation import Observation, VersionView
 from canary_rollout.engine.report import Facts, report, worth_writing
 from canary_rollout.model.commands import Command, CommandArgs, Verb
@@ -110,6 +112,19 @@ Effect = Callable[["Cluster", bool], None]
 """One API call of a decision: told the cluster and whether it lands late."""
 
 
+@dataclass(frozen=True)
+class Gates:
+    """What an evaluation says beside the halt rules."""
+
+    exits: tuple[Verdict, ...] = ()
+    entries: tuple[Verdict, ...] = ()
+    tests: tuple[Verdict, ...] = ()
+    promotion: Verdict | None = None
+
+
+NO_GATES = Gates()
+
+
 @dataclass
 class Cluster:
     spec: CanaryRolloutSpec
@@ -164,7 +179,20 @@ class Cluster:
     def stages(self):
         return self.state.override or tuple(stage for stage in self.spec.stages if stage.enabled)
 
-    def observe(self, rules: tuple[Verdict, ...] | None, exits: tuple[Verdict, ...] = ()) -> Observation:
+    def assess(self, rules: tuple[Verdict, ...], gates: Gates) -> Assessment:
+        stage = stage_of(self.spec, self.state) if self.state.stage else None
+        entering = following(self.spec, stage)
+        return Assessment(
+            self.now,
+            rules,
+            gates.exits,
+            entering=entering.name if entering is not None else "",
+            entries=gates.entries if entering is not None and entering.entry else (),
+            tests=gates.tests,
+            promotion=gates.promotion,
+        )
+
+    def observe(self, rules: tuple[Verdict, ...] | None, gates: Gates = NO_GATES) -> Observation:
         consumed = self.known.consumed
         commands = sorted(self.commands.values(), key=lambda command: (command.at, command.id))
         return Observation(
@@ -172,7 +200,7 @@ class Cluster:
             canary=self.canary.view(),
             route=self.route,
             problems=self.problems,
-            assessment=None if rules is None else Assessment(self.now, rules, exits),
+            assessment=None if rules is None else self.assess(rules, gates),
             commands=tuple(command for command in commands if consumed.get(command.verb) != command.id),
             at_start=self.at_start,
             no_raise=self.no_raise,
@@ -199,9 +227,9 @@ class Cluster:
             return [actions[0], write], actions[1:]
         return [], [*actions, write]
 
-    def look(self, rules=None, exits=()) -> Decision:
+    def look(self, rules=None, gates=NO_GATES) -> Decision:
         """One whole reconcile."""
-        decision, status = self.decide(self.observe(rules, exits))
+        decision, status = self.decide(self.observe(rules, gates))
         for effect in [effect for group in self.effects(decision, status) for effect in group]:
             effect(self, False)
         if decision.latch:
@@ -212,9 +240,9 @@ class Cluster:
             assert self.weight == self.mirror == 0, "a halt has lowered to 0 when its look is over"
         return decision
 
-    def look_and_stop(self, rules, exits, choose: Callable[[int], int], *, freeze: bool) -> None:
+    def look_and_stop(self, rules, gates, choose: Callable[[int], int], *, freeze: bool) -> None:
         """A reconcile that stops between any two effects; what was in flight is lost, or lands later."""
-        decision, status = self.decide(self.observe(rules, exits))
+        decision, status = self.decide(self.observe(rules, gates))
         together, rest = self.effects(decision, status)
         landed = choose(4) if together else 3
         done = [effect for bit, effect in enumerate(together, 1) if landed & bit]
@@ -237,18 +265,18 @@ class Cluster:
             effect(self, True)
         self.check()
 
-    def settle(self, rules=None, exits=()) -> Decision:
+    def settle(self, rules=None, gates=NO_GATES) -> Decision:
         """Look until nothing is left to do now; must come to rest."""
         for _ in range(16):
             before = self.state
-            decision = self.look(rules, exits)
+            decision = self.look(rules, gates)
             if self.state == before and not decision.actions and decision.command is None:
                 assert decision.wake_at is None or decision.wake_at > self.now, (decision.message, decision.wake_at)
-                self._rests(decision, rules, exits)
+                self._rests(decision, rules, gates)
                 return decision
         raise AssertionError(f"never comes to rest: {decision.state.phase} {decision.message} {decision.actions}")
 
-    def _rests(self, decision: Decision, rules, exits) -> None:
+    def _rests(self, decision: Decision, rules, gates) -> None:
         """At rest: nothing happens before the next due time, nothing is written, the route is not above the intent."""
         assert self.weight <= self.state.wanted, "somebody's raise is taken back"
         if self.state.revision in self.condemned:
@@ -260,7 +288,7 @@ class Cluster:
             now = decide(self.spec, self.state, seen, self.now)
             assert (then.state, then.actions, then.message) == (now.state, now.actions, now.message), "nothing woke it"
         old = self.known
-        again, status = self.decide(self.observe(rules, exits))
+        again, status = self.decide(self.observe(rules, gates))
         assert not worth_writing(old, status, self.now), "the same again is not worth a write"
         assert again.message is None or again.message.strip(), "there is always something to say"
 
@@ -462,13 +490,13 @@ class Cluster:
         if not self._serves(before):
             return False
         failed = seen.assessment is not None and any(
-            verdict.outcome is Outcome.FAIL and verdict.action is Action.ROLLBACK for verdict in seen.assessment.rules
+            verdict.outcome is Outcome.FAIL and verdict.action is Action.ROLLBACK for verdict in seen.assessment.stops
         )
         stopped = before.fresh_after is not None and seen.assessment and seen.assessment.at < before.fresh_after
         return (failed and not stopped) or bool(self.canary.crash) or not self.canary.ready or not self.canary.exists
 
     def _may_halt(self, before: RolloutState, seen: Observation, decision: Decision) -> bool:
-        failed = seen.assessment is not None and any(v.outcome is Outcome.FAIL for v in seen.assessment.rules)
+        failed = seen.assessment is not None and any(v.outcome is Outcome.FAIL for v in seen.assessment.stops)
         broken = bool(self.canary.crash) or not self.canary.ready or not self.canary.exists
         asked = decision.command is not None and decision.command.command == Verb.ROLLBACK
         lost = self.at_start and self.weight < before.confirmed
@@ -512,9 +540,20 @@ class Cluster:
             )
             assert self.held[before.revision, before.wanted] >= shorter(present.hold), "a full hold, confirmed"
             assert seen.assessment is not None
-            for verdict in (*seen.assessment.rules, *seen.assessment.exits):
-                quiet = verdict.action is Action.ALERT or verdict.lack is Lack.NOT_APPLICABLE
-                assert quiet or verdict.outcome is Outcome.PASS, "missing data is never a pass"
+            promotion = (seen.assessment.promotion,) if seen.assessment.promotion else ()
+            self._all_open(*seen.assessment.rules, *seen.assessment.exits, *promotion)
+            for test in seen.assessment.tests:
+                assert test.action is Action.ALERT or test.outcome is not Outcome.FAIL
+                assert test.action is Action.ALERT or test.lack is not Lack.NO_DATA
+        if following.entry and following.name != before.stage:
+            assert seen.assessment is not None, "entry gates are asked at the raise"
+            assert seen.assessment.entering == following.name
+            self._all_open(*seen.assessment.entries)
+
+    def _all_open(self, *verdicts: Verdict) -> None:
+        for verdict in verdicts:
+            quiet = verdict.action is Action.ALERT or verdict.lack is Lack.NOT_APPLICABLE
+            assert quiet or verdict.outcome is Outcome.PASS, "missing data is never a pass"
 
     def _said(self, command) -> Command | None:
         return self._of(command.id) if command is not None and command.accepted else None

@@ -8,7 +8,7 @@ import os
 
 import pytest
 import tally
-from cluster import SERVING, Cluster, Deployment
+from cluster import NO_GATES, SERVING, Cluster, Deployment, Gates
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Step
 from hypothesis import strategies as st
@@ -73,6 +73,7 @@ STAGE_LISTS = (
     [stage("first", "0.5%", hold="0s"), stage("second", "5%", hold="200s"), ALL],
     [ALL],
     [stage("copies", "0%", mirror="10%"), stage("first", "0.5%"), ALL],
+    [stage("first", "0.5%", entry=GATE), stage("second", "5%", entry=GATE, exit=GATE), ALL],
 )
 SPECS = [
     spec(stages=stages, paused=paused, workload={**spec().workload.model_dump(mode="json", by_alias=True), **more})
@@ -106,15 +107,37 @@ OUTCOMES = {
 rules = st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=3).map(
     lambda names: tuple(OUTCOMES[name] for name in names)
 )
-exits = st.sampled_from(
-    [
-        (),
-        (),
-        (verdict(rule="latency-p75", action=None),),
-        (verdict(Outcome.FAIL, rule="latency-p75", action=None),),
-        (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NO_DATA),),
-        (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NOT_APPLICABLE),),
-    ]
+OF_GATES = [
+    (),
+    (),
+    (verdict(rule="latency-p75", action=None),),
+    (verdict(Outcome.FAIL, rule="latency-p75", action=None),),
+    (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NO_DATA),),
+    (verdict(Outcome.NONE, rule="latency-p75", action=None, lack=Lack.NOT_APPLICABLE),),
+]
+OF_TESTS = [
+    (),
+    (verdict(rule="error-comparison"),),
+    (verdict(Outcome.NONE, rule="error-comparison", lack=Lack.NOT_ENOUGH),),
+    (verdict(Outcome.NONE, rule="error-comparison", lack=Lack.NO_DATA),),
+    (verdict(Outcome.FAIL, rule="latency-comparison", action=Action.PAUSE),),
+    (verdict(Outcome.FAIL, rule="gauge-comparison", action=Action.ALERT),),
+]
+OF_PROMOTION = [
+    None,
+    None,
+    verdict(rule="promotion", action=None),
+    verdict(Outcome.NONE, rule="promotion", action=None, lack=Lack.NOT_ENOUGH),
+]
+exits = st.one_of(
+    st.builds(Gates, st.sampled_from(OF_GATES)),
+    st.builds(
+        Gates,
+        st.sampled_from(OF_GATES),
+        st.sampled_from(OF_GATES),
+        st.sampled_from(OF_TESTS),
+        st.sampled_from(OF_PROMOTION),
+    ),
 )
 GOOD, BAD = (OUTCOMES["pass"],), (OUTCOMES["fail"],)
 single = st.sampled_from(sorted(OUTCOMES)).map(lambda name: (OUTCOMES[name],))
@@ -238,14 +261,14 @@ class Rollouts(RuleBasedStateMachine):
         self.serve()
         picks = iter([landed])
         choose = lambda count: next(picks, None) or data.draw(st.integers(0, count - 1))  # noqa: E731
-        self.cluster.look_and_stop(BAD, (), choose, freeze=False)
+        self.cluster.look_and_stop(BAD, NO_GATES, choose, freeze=False)
         self.goes_on(looks)
 
     @rule(weight=st.integers(0, 10_000), rules=mostly_good | st.just(BAD), looks=st.integers(0, 3))
     def an_operator_freezes_over_somebodys_write(self, weight, rules, looks):
         self.serve()
         self.cluster.foreign_weight(weight)
-        self.cluster.look_and_stop(None, (), lambda _: 0, freeze=True)
+        self.cluster.look_and_stop(None, NO_GATES, lambda _: 0, freeze=True)
         late, self.cluster.frozen = self.cluster.frozen, []
         self.cluster.look(rules)
         self.goes_on(looks)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from canary_rollout.analysis.readings import following
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import (
@@ -14,6 +15,7 @@ from canary_rollout.engine.decision import (
     RestoreStable,
     ScaleCanary,
 )
+from canary_rollout.engine.draft import stage_of
 from canary_rollout.engine.observation import Observation, VersionView
 from canary_rollout.model.commands import Command, CommandArgs, Verb
 from canary_rollout.model.route import RouteView
@@ -71,6 +73,9 @@ class World:
     now: float = 1_000_000.0
     rules: tuple[Verdict, ...] | None = PASS
     exits: tuple[Verdict, ...] = ()
+    entries: tuple[Verdict, ...] = ()
+    tests: tuple[Verdict, ...] = ()
+    promotion: Verdict | None = None
     share: tuple[float, float] | None = None
     commands: list[Command] = field(default_factory=list)
     at_start: bool = False
@@ -93,7 +98,19 @@ class World:
         seen = None
         if evaluate and self.rules is not None:
             share, requests = self.share or (None, 0.0)
-            seen = Assessment(self.now, self.rules, self.exits, share, requests)
+            stage = stage_of(self.spec, self.state) if self.state.stage else None
+            entering = following(self.spec, stage)
+            seen = Assessment(
+                self.now,
+                self.rules,
+                self.exits,
+                share,
+                requests,
+                entering=entering.name if entering is not None else "",
+                entries=self.entries,
+                tests=self.tests,
+                promotion=self.promotion,
+            )
         return Observation(
             stable=self.stable,
             canary=self.canary,

@@ -221,8 +221,8 @@ async def copied(proxy):
     import asyncio
 
     await asyncio.sleep(0.5)
-    await proxy.agent.count_now()
-    requests = next(iter(proxy.agent.counter.collect()))
+    await proxy.agent.counting.now()
+    requests = next(iter(proxy.agent.counting.counter.collect()))
     found = [sample for sample in requests.samples if sample.labels["cohort"] == "mirror"]
     assert all(sample.labels["version"] == "canary" and sample.labels["revision"] == "v2" for sample in found)
     return sum(sample.value for sample in found)
@@ -249,5 +249,7 @@ async def test_requests_are_counted_by_bucket_of_tenants_from_weight_zero_on(tmp
 
 
 def counted(proxy):
-    metric = next(one for one in proxy.agent.counter.collect() if re.fullmatch("canary_bucket_requests", one.name))
+    metric = next(
+        one for one in proxy.agent.counting.counter.collect() if re.fullmatch("canary_bucket_requests", one.name)
+    )
     return {(sample.labels["version"], sample.labels["bucket"]): sample.value for sample in metric.samples}

@@ -31,8 +31,9 @@ from proxies import (
 
 from canary_rollout.agent.accesslog import MOST_SERIES, RequestCounter, Tail
 from canary_rollout.agent.agent import renew_interval
+from canary_rollout.agent.driver import Desired
 from canary_rollout.agent.errors import LoadError
-from canary_rollout.agent.files import Abilities, Desired, build, check_config
+from canary_rollout.agent.files import Abilities, build, check_config
 from canary_rollout.agent.follow import Backoff
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.settings import SettingsError, find_nginx, from_environment
@@ -359,7 +360,7 @@ def test_a_tail_loses_no_line_over_pieces_and_renames(tmp_path):
 
 @pytest.mark.nginx
 async def test_the_log_is_begun_anew_under_load_and_every_request_is_counted_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("canary_rollout.agent.agent.LARGEST_LOG", 20_000)
+    monkeypatch.setattr("canary_rollout.agent.accesslog.LARGEST_LOG", 20_000)
     async with edge(tmp_path / "w", weight=2500) as proxy:
         load = Load("127.0.0.1", proxy.port, connections=8, think=0.002)
         load.start()
@@ -367,12 +368,12 @@ async def test_the_log_is_begun_anew_under_load_and_every_request_is_counted_onc
         await asyncio.sleep(8)
         await load.stop()
         await asyncio.sleep(0.5)
-        await proxy.agent.count_now()
+        await proxy.agent.counting.now()
         await asyncio.sleep(2.5)
-        await proxy.agent.count_now()
+        await proxy.agent.counting.now()
         assert inode(tmp_path / "w/log/access.log") != first
         assert load.failures == []
-        requests = next(iter(proxy.agent.counter.collect()))
+        requests = next(iter(proxy.agent.counting.counter.collect()))
         counted = {sample.labels["version"]: sample.value for sample in requests.samples}
         for version in ("stable", "canary"):
             assert counted[version] == sum(answer.body == version.encode() for answer in load.answers)

@@ -5,16 +5,20 @@ sockets lose silently under load, and counters in njs's shared memory would cost
 nginx's own core and know no latency (njs has no hook after the answer). Lines hold nothing that a client can choose.
 """
 
+import asyncio
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
+import structlog
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from canary_rollout.agent.errors import NotRunningError
+from canary_rollout.traffic.nginx.document import RouteDocument
 from canary_rollout.traffic.nginx.validate import EVERYONE
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,10 +27,14 @@ MOST_SERIES: Final = 600
 """Sets of labels kept; beyond that the oldest revision's go (a new revision brings at most 210)."""
 TENANT_BUCKETS: Final = 1000
 """Buckets of tenants: ten places of the hash in each."""
+COUNT_EVERY: Final = 1.0
+LARGEST_LOG: Final = 32 * 1024 * 1024
 _BUCKET_LABELS: Final = ("rollout", "version", "revision", "bucket")
 _LABELS: Final = ("rollout", "cohort", "version", "revision")
 
 _Key = tuple[str, str, str]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("accesslog")
 
 
 class _Series:
@@ -203,3 +211,48 @@ class Tail:
         if self._file is not None:
             self._file.close()
         self._file, self._rest = None, b""
+
+
+class LogCounting:
+    """Counts what nginx logs, and begins the log anew when it has grown."""
+
+    def __init__(self, path: Path, reopen: Callable[[], None]) -> None:
+        self.counter = RequestCounter()
+        self._reopen = reopen
+        self._tail = Tail(path)
+
+    def begin(self, document: RouteDocument) -> None:
+        """Show a document's series from zero on; another revision orders the tenants anew."""
+        self.counter.rollout = document.rollout
+        self.counter.tenants.begin(document.revision)
+        self.counter.prepare(EVERYONE, "stable", document.stable_revision)
+        self.counter.prepare(EVERYONE, "canary", document.revision)
+
+    async def run(self) -> None:
+        """Count until cancelled."""
+        self._tail.skip()
+        try:
+            while True:
+                await self.now()
+                if self._tail.size > LARGEST_LOG:
+                    await self._rotate()
+                await asyncio.sleep(COUNT_EVERY)
+        finally:
+            self._tail.close()
+
+    async def now(self) -> None:
+        """Take in what nginx has logged so far, in pieces, so that nothing else waits for long."""
+        while lines := self._tail.read():
+            self.counter.count(lines)
+            await asyncio.sleep(0)
+
+    async def _rotate(self) -> None:
+        """Begin a new log; the workers write to the renamed one until they have reopened."""
+        aside = self._tail.rename()
+        try:
+            self._reopen()
+        except NotRunningError as error:
+            _log.info("log renamed while nginx is away", reason=f"{error}")
+        await asyncio.sleep(2 * COUNT_EVERY)
+        await self.now()
+        self._tail.next_file(aside)

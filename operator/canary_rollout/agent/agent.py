@@ -1,33 +1,21 @@
-"""The agent's loops: follow the ConfigMap, bring nginx to it, renew the Lease, look after nginx, count requests."""
+"""The agent's loops: follow the ConfigMap, bring the proxy to it, renew the Lease, look after the proxy, count requests."""
 
 import asyncio
 import contextlib
 import math
 import random
 import time
-from typing import Final
+from typing import Final, Generic
 
 import structlog
 
-from canary_rollout.agent.accesslog import RequestCounter, Tail
+from canary_rollout.agent.driver import Counting, Desired, Driver, Station
 from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
-from canary_rollout.agent.files import Desired, check_config
 from canary_rollout.agent.follow import Backoff, follow
-from canary_rollout.agent.proxy import Beside, Proxy
 from canary_rollout.kube.port import CONFIG_MAPS, LEASES, ApiError, KubeApi, Object
 from canary_rollout.model.units import FULL, format_weight
 from canary_rollout.traffic.nginx.ack import Ack, lease_name, to_lease
-from canary_rollout.traffic.nginx.document import (
-    CONFIG_KEY,
-    WEIGHTS_KEY,
-    ChecksumError,
-    DocumentError,
-    WeightsDocument,
-    digest,
-    parse,
-    parse_edited,
-)
-from canary_rollout.traffic.nginx.validate import EVERYONE
+from canary_rollout.traffic.nginx.document import DocumentError, DocumentType
 
 MANAGER: Final = "canary-rollout-agent"
 """Field manager of the Leases."""
@@ -35,27 +23,23 @@ UNKNOWN_STALE_AFTER: Final = 120.0
 """Seconds a Lease holds before the first document has said how long."""
 CHECK_EVERY: Final = 1.0
 """Seconds between two looks at nginx: a restart of it is noticed within this."""
-COUNT_EVERY: Final = 1.0
-LARGEST_LOG: Final = 32 * 1024 * 1024
 REFUSED_AGAIN: Final = 30.0
 """Seconds after which a refused configuration is tried once more."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("agent")
 
 
-class Agent:
-    """One agent beside one nginx."""
+class Agent(Generic[DocumentType]):
+    """One agent beside one proxy."""
 
-    def __init__(self, api: KubeApi, beside: Beside, counter: RequestCounter) -> None:
+    def __init__(self, api: KubeApi, station: Station, proxy: Driver[DocumentType], counting: Counting) -> None:
         self._api = api
-        self._settings = beside.settings
-        self._nginx = beside.nginx
-        self._workspace = beside.workspace
-        self._instruments = beside.instruments
-        self._proxy = Proxy(beside)
-        self.counter = counter
-        self._tail = Tail(beside.workspace.access_log)
-        self._desired: Desired | None = None
+        self._settings = station.settings
+        self._workspace = station.workspace
+        self._instruments = station.instruments
+        self._proxy = proxy
+        self.counting = counting
+        self._desired: Desired[DocumentType] | None = None
         self._present = False
         self._unreadable = ""
         self._not_loaded = ""
@@ -67,18 +51,14 @@ class Agent:
 
     async def run(self) -> None:
         """Run until cancelled. A loop that fails in a way nobody foresaw ends the process, which is started again."""
-        self._tail.skip()
         self._begin_with_last_good()
         where = (self._settings.namespace, self._settings.config_map)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._report())
-                group.create_task(follow(self._api, CONFIG_MAPS, where, told=self.told, instruments=self._instruments))
-                group.create_task(self._bring())
-                group.create_task(self._look_after())
-                group.create_task(self._count())
-        finally:
-            self._tail.close()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report())
+            group.create_task(follow(self._api, CONFIG_MAPS, where, told=self.told, instruments=self._instruments))
+            group.create_task(self._bring())
+            group.create_task(self._look_after())
+            group.create_task(self.counting.run())
 
     # What should be
 
@@ -88,7 +68,7 @@ class Agent:
         if data is None:
             return
         try:
-            desired = self._read({"data": data})
+            desired = self._proxy.read(data, None)
             self._proxy.adopt(desired)
         except (DocumentError, LoadError) as error:
             _log.warning("the last good configuration is of no use", error=f"{error}")
@@ -103,7 +83,7 @@ class Agent:
             self._refuse(f"ConfigMap {self._settings.config_map} does not exist")
             return
         try:
-            desired = self._read(config_map)
+            desired = self._proxy.read(config_map.get("data") or {}, self._desired)
         except DocumentError as error:
             self._refuse(f"{error}")
             return
@@ -123,34 +103,6 @@ class Agent:
             self._instruments.failures.labels("read").inc()
         self._unreadable = reason
         self._say.set()
-
-    def _read(self, config_map: Object) -> Desired:
-        """Check every field again.
-
-        Raises:
-            DocumentError: with what is wrong.
-        """
-        data = config_map.get("data") or {}
-        text, config = data.get(WEIGHTS_KEY), data.get(CONFIG_KEY)
-        if text is None or config is None:
-            raise DocumentError(f"the ConfigMap has no {WEIGHTS_KEY} or no {CONFIG_KEY} yet")
-        try:
-            document = parse(text)
-        except ChecksumError:
-            return self._edited(text)
-        if digest(config) != document.config:
-            return self._edited(text)
-        if document.namespace != self._settings.namespace:
-            raise DocumentError(f"{WEIGHTS_KEY} is for namespace {document.namespace}, not {self._settings.namespace}")
-        check_config(config)
-        return Desired(document, config)
-
-    def _edited(self, text: str) -> Desired:
-        """Somebody's own edit counts in one case: it takes all traffic off the canary. Nobody is harmed by that."""
-        document = parse_edited(text)
-        if document.weight == document.mirror == 0 and self._desired is not None:
-            return Desired(document, self._desired.config)
-        raise ChecksumError("the ConfigMap was changed by somebody other than the operator: its checksums do not hold")
 
     # Bringing nginx there
 
@@ -173,7 +125,7 @@ class Agent:
                 continue  # a lowering has taken its place
             except (NotRunningError, ControlError) as error:
                 delay = backoff.pause()
-                _log.info("nginx is not there yet", reason=f"{error}")
+                _log.info("the proxy is not there yet", reason=f"{error}")
                 continue
             finally:
                 self._applying = None
@@ -199,16 +151,10 @@ class Agent:
         self._instruments.weight.set(document.weight / FULL)
         self.ready = True
         self._not_loaded = served.error
-        self._prepare_series(document)
+        self.counting.begin(document)
         self._say.set()
         _log.info("applied", weight=format_weight(document.weight), identity=document.identity, mode=served.mode)
         return not served.error
-
-    def _prepare_series(self, document: WeightsDocument) -> None:
-        self.counter.rollout = document.rollout
-        self.counter.tenants.begin(document.revision)
-        self.counter.prepare(EVERYONE, "stable", document.stable_revision)
-        self.counter.prepare(EVERYONE, "canary", document.revision)
 
     async def _look_after(self) -> None:
         """Notice a restart of nginx and bring it back to what should be."""
@@ -253,7 +199,7 @@ class Agent:
                 await self._proxy.renew(sent)
             except (NotRunningError, ControlError) as error:
                 self._instruments.failures.labels("renew").inc()
-                _log.warning("nginx was not told of the renewal", error=f"{error}")
+                _log.warning("the proxy was not told of the renewal", error=f"{error}")
                 return
         self._instruments.lease.set(sent + self._stale_after())
 
@@ -266,11 +212,11 @@ class Agent:
             rollout=self._desired.document.rollout if self._desired is not None else "",
             applied=document.identity if document is not None else "",
             applied_at=served.at,
-            config=document.config if document is not None else "",
+            config=document.configuration if document is not None else "",
             mode=served.mode or "",
             weight=served.weight,
             error=self._unreadable or self._not_loaded,
-            nginx_version=self._proxy.abilities.version,
+            nginx_version=self._proxy.version,
             renewed=sent,
             # Never shorter than what nginx was told: "the Lease is over" must mean that nginx serves stable.
             duration=math.ceil(self._stale_after()),
@@ -283,32 +229,6 @@ class Agent:
             to_lease(ack, settings.namespace, settings.pod_uid),
             manager=MANAGER,
         )
-
-    # Counting
-
-    async def _count(self) -> None:
-        while True:
-            await self.count_now()
-            if self._tail.size > LARGEST_LOG:
-                await self._rotate()
-            await asyncio.sleep(COUNT_EVERY)
-
-    async def count_now(self) -> None:
-        """Take in what nginx has logged so far, in pieces, so that nothing else waits for long."""
-        while lines := self._tail.read():
-            self.counter.count(lines)
-            await asyncio.sleep(0)
-
-    async def _rotate(self) -> None:
-        """Begin a new log; the workers write to the renamed one until they have reopened."""
-        aside = self._tail.rename()
-        try:
-            self._nginx.reopen_logs()
-        except NotRunningError as error:
-            _log.info("log renamed while nginx is away", reason=f"{error}")
-        await asyncio.sleep(2 * COUNT_EVERY)
-        await self.count_now()
-        self._tail.next_file(aside)
 
 
 def renew_interval(stale_after: float) -> float:

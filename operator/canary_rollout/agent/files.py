@@ -7,18 +7,17 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
-from typing import Final, Literal
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from canary_rollout.agent.driver import Desired, Mode
 from canary_rollout.agent.settings import Settings, open_files
 from canary_rollout.agent.split import lines, region_label
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument
 from canary_rollout.traffic.nginx.hashing import salt_of
-
-Mode = Literal["njs", "reload"]
 
 _INCLUDED: Final = frozenset({"local-main.conf", "local-http.conf", "local-listen.conf", "routing.conf"})
 _FORBIDDEN: Final = re.compile(
@@ -28,20 +27,6 @@ _FORBIDDEN: Final = re.compile(
 
 KEEPALIVE_MIN_TIMEOUT: Final = 1
 """Seconds. A reload is over for kept connections only when this has passed as well."""
-STATE: Final = "state.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """One state of the ConfigMap that has passed every check.
-
-    Attributes:
-        document: the weights.
-        config: text of ``nginx.conf``.
-    """
-
-    document: WeightsDocument
-    config: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +166,9 @@ def check_config(text: str) -> None:
             raise DocumentError(f"nginx.conf uses {words[0]!r}, which only the agent's own files may")
 
 
-def build(desired: Desired, settings: Settings, abilities: Abilities, mode: Mode, token: str) -> Candidate:
+def build(
+    desired: Desired[WeightsDocument], settings: Settings, abilities: Abilities, mode: Mode, token: str
+) -> Candidate:
     """All files of a configuration but ``state.json``, which changes without a reload."""
     document = desired.document
     files = {

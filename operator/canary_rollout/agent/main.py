@@ -1,4 +1,4 @@
-"""``canary-rollout-agent run`` beside nginx, ``canary-rollout-agent nginx`` as nginx's parent in its own container."""
+"""``canary-rollout-agent run`` beside nginx, ``nginx`` as nginx's parent in its own container, ``envoy`` beside Envoy."""
 
 import argparse
 import os
@@ -19,6 +19,9 @@ FLAGS = {
     "--kubeconfig": ("KUBECONFIG", "kubeconfig; default: the pod's service account"),
 }
 
+_ENVOY_FLAGS = {"--admin-port": ("ADMIN_PORT", "loopback port of Envoy's admin page; default 9901")}
+_NGINX_ONLY = frozenset({"NGINX", "CONTROL_PORT", "NGINX_WORKERS"})
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="canary-rollout-agent", description=__doc__)
@@ -33,6 +36,13 @@ def _parser() -> argparse.ArgumentParser:
         nginx.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (variable {variable})")
     nginx.add_argument(
         "--drain", type=float, default=3.0, help="seconds to go on accepting requests after SIGTERM (default 3)"
+    )
+    envoy = commands.add_parser("envoy", help="follow the ConfigMap and bring an Envoy to it")
+    for flag, (variable, text) in {**_ENVOY_FLAGS, **FLAGS}.items():
+        if variable not in _NGINX_ONLY:
+            envoy.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (variable {variable})")
+    envoy.add_argument(
+        "--prepare", action="store_true", help="only write bootstrap.json, which Envoy is started with, and end"
     )
     return parser
 
@@ -50,11 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             work = work_directory(environment)
             sys.exit(Supervisor(find_nginx(environment.get("NGINX")), work, given.drain).run())
-        settings = from_environment(environment)
+        settings = from_environment(environment, beside="envoy" if given.command == "envoy" else "nginx")
     except SettingsError as error:
         sys.exit(f"canary-rollout-agent: {error}")
-    from canary_rollout.agent.process import run_agent  # noqa: PLC0415
+    if given.command == "envoy" and given.prepare:
+        from canary_rollout.agent.envoy import write_bootstrap  # noqa: PLC0415
+        from canary_rollout.agent.workspace import Workspace  # noqa: PLC0415
 
+        write_bootstrap(settings, Workspace(settings.work))
+        return
+    from canary_rollout.agent.process import run_agent, run_envoy_agent  # noqa: PLC0415
+
+    if given.command == "envoy":
+        sys.exit(run_envoy_agent(settings))
     sys.exit(run_agent(settings, exec_nginx=given.exec_nginx))
 
 

@@ -11,18 +11,23 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from canary_rollout.agent.accesslog import RequestCounter
+from canary_rollout.agent.accesslog import LogCounting
 from canary_rollout.agent.agent import Agent
 from canary_rollout.agent.control import Control
+from canary_rollout.agent.driver import Station
+from canary_rollout.agent.envoy import Admin, EnvoyDriver, write_bootstrap
+from canary_rollout.agent.envoy_stats import EnvoyCounting
 from canary_rollout.agent.errors import LoadError
 from canary_rollout.agent.instruments import Instruments
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.pages import serve_pages
-from canary_rollout.agent.proxy import Beside
+from canary_rollout.agent.proxy import Beside, Proxy
 from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import CURRENT, Workspace
 from canary_rollout.kube.client import Client, ConfigError
 from canary_rollout.kube.port import KubeApi
+from canary_rollout.traffic.envoy.document import EnvoyDocument
+from canary_rollout.traffic.nginx.document import WeightsDocument
 
 AFTER_TERM: Final = 240.0
 """Seconds the agent stays with an nginx that is draining: its proxies still have to be told of a rollback."""
@@ -34,7 +39,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("agent")
 
 
 @contextlib.asynccontextmanager
-async def assembled(settings: Settings, api: KubeApi) -> AsyncIterator[tuple[Agent, Nginx]]:
+async def assembled(settings: Settings, api: KubeApi) -> AsyncIterator[tuple[Agent[WeightsDocument], Nginx]]:
     """An agent with its pages served, ready to :meth:`Agent.run`.
 
     Raises:
@@ -43,13 +48,15 @@ async def assembled(settings: Settings, api: KubeApi) -> AsyncIterator[tuple[Age
     workspace = Workspace(settings.work)
     workspace.prepare()
     registry = CollectorRegistry()
-    instruments, counter = Instruments(registry), RequestCounter()
-    registry.register(counter)
+    instruments = Instruments(registry)
     nginx = Nginx(settings.nginx, settings.work)
+    counting = LogCounting(workspace.access_log, nginx.reopen_logs)
+    registry.register(counting.counter)
     abilities = await nginx.abilities()
     _log.info("nginx", version=abilities.version, njs=abilities.njs, binary=settings.nginx)
     async with Control(settings.control, workspace.token()) as control:
-        agent = Agent(api, Beside(settings, abilities, nginx, control, workspace, instruments), counter)
+        proxy = Proxy(Beside(settings, abilities, nginx, control, workspace, instruments))
+        agent = Agent(api, Station(settings, workspace, instruments), proxy, counting)
         runner = await serve_pages(agent, settings, registry)
         try:
             yield agent, nginx
@@ -73,7 +80,7 @@ async def _keep_nginx(nginx: Nginx, settings: Settings) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _until_told(agent: Agent, nginx: Nginx, settings: Settings, *, exec_nginx: bool) -> None:
+async def _until_told(agent: Agent[WeightsDocument], nginx: Nginx, settings: Settings, *, exec_nginx: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,6 +137,57 @@ def run_agent(settings: Settings, *, exec_nginx: bool) -> int:
         except LoadError as error:
             print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
             return 1
+        finally:
+            await api.close()
+        return 0
+
+    return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def assembled_envoy(settings: Settings, api: KubeApi) -> AsyncIterator[Agent[EnvoyDocument]]:
+    """An agent beside Envoy with its pages served, ready to :meth:`Agent.run`."""
+    workspace = Workspace(settings.work)
+    write_bootstrap(settings, workspace)
+    registry = CollectorRegistry()
+    instruments = Instruments(registry)
+    async with Admin(settings.control) as admin:
+        station = Station(settings, workspace, instruments)
+        driver = EnvoyDriver(station, admin)
+        counting = EnvoyCounting(admin, driver.held)
+        registry.register(counting)
+        agent = Agent(api, station, driver, counting)
+        runner = await serve_pages(agent, settings, registry, driver.held)
+        try:
+            yield agent
+        finally:
+            await runner.cleanup()
+
+
+def run_envoy_agent(settings: Settings) -> int:
+    """Run beside Envoy until SIGTERM; exit code."""
+    _configure_logs()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
+
+    async def run() -> int:
+        try:
+            api = await _connect(settings)
+        except ConfigError as error:
+            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
+            return 1
+        try:
+            async with assembled_envoy(settings, api) as agent:
+                stop = asyncio.Event()
+                loop = asyncio.get_running_loop()
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, stop.set)
+                running = asyncio.create_task(agent.run())
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                running.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await running
         finally:
             await api.close()
         return 0

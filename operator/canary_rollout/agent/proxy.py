@@ -7,20 +7,21 @@ rename, loaded by SIGHUP, and believed only when fresh connections answer with i
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from canary_rollout.agent.control import Control, ReadBack
+from canary_rollout.agent.driver import Desired, Mode, Served
 from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
 from canary_rollout.agent.files import (
     KEEPALIVE_MIN_TIMEOUT,
     Abilities,
     Candidate,
-    Desired,
-    Mode,
     build,
+    check_config,
     members,
     route_text,
     state_text,
@@ -29,7 +30,16 @@ from canary_rollout.agent.instruments import Instruments
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import Workspace
-from canary_rollout.traffic.nginx.document import CONFIG_KEY, WEIGHTS_KEY, WeightsDocument
+from canary_rollout.traffic.nginx.document import (
+    CONFIG_KEY,
+    WEIGHTS_KEY,
+    ChecksumError,
+    DocumentError,
+    WeightsDocument,
+    digest,
+    parse,
+    parse_edited,
+)
 from canary_rollout.traffic.port import RouterError
 
 FRESH_ANSWERS: Final = 5
@@ -41,37 +51,6 @@ BETWEEN_RELOADS: Final = 1.0
 _POLL: Final = 0.02
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What nginx is proved to serve.
-
-    Attributes:
-        desired: document and configuration; ``None`` before the first load.
-        mode: how weights reach nginx.
-        at: POSIX seconds since when.
-        generation: of the configuration.
-        error: what was refused on the way there; empty when nothing was.
-        proved: read back; False after a restart (of agent or nginx) until it has been read back again.
-    """
-
-    desired: Desired | None = None
-    mode: Mode | None = None
-    at: float = 0.0
-    generation: str = ""
-    error: str = ""
-    proved: bool = False
-
-    @property
-    def weight(self) -> int:
-        """Basis points."""
-        return self.desired.document.weight if self.desired is not None else 0
-
-    @property
-    def leased(self) -> bool:
-        """Whether it ends by itself without a renewal."""
-        return self.desired is not None and self.desired.document.leased
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +80,43 @@ class Proxy:
         self._reloaded = -BETWEEN_RELOADS
         self._placed = ""
         self._fallback: str | None = None
-        self.served = Served()
+        self.served: Served[WeightsDocument] = Served()
         self.lock = asyncio.Lock()
 
-    def adopt(self, desired: Desired) -> None:
+    @property
+    def version(self) -> str:
+        """Nginx's own."""
+        return self.abilities.version
+
+    def read(self, data: Mapping[str, str], last: Desired[WeightsDocument] | None) -> Desired[WeightsDocument]:
+        """Check every field again.
+
+        Raises:
+            DocumentError: with what is wrong.
+        """
+        text, config = data.get(WEIGHTS_KEY), data.get(CONFIG_KEY)
+        if text is None or config is None:
+            raise DocumentError(f"the ConfigMap has no {WEIGHTS_KEY} or no {CONFIG_KEY} yet")
+        try:
+            document = parse(text)
+        except ChecksumError:
+            return self._edited(text, last)
+        if digest(config) != document.config:
+            return self._edited(text, last)
+        if document.namespace != self._settings.namespace:
+            raise DocumentError(f"{WEIGHTS_KEY} is for namespace {document.namespace}, not {self._settings.namespace}")
+        check_config(config)
+        return Desired(document, config)
+
+    @staticmethod
+    def _edited(text: str, last: Desired[WeightsDocument] | None) -> Desired[WeightsDocument]:
+        """Somebody's own edit counts in one case: it takes all traffic off the canary. Nobody is harmed by that."""
+        document = parse_edited(text)
+        if document.weight == document.mirror == 0 and last is not None:
+            return Desired(document, last.config)
+        raise ChecksumError("the ConfigMap was changed by somebody other than the operator: its checksums do not hold")
+
+    def adopt(self, desired: Desired[WeightsDocument]) -> None:
         """Take what an earlier run left as the last good state, without having proved it."""
         self.served = Served(desired, self.mode_for(desired))
 
@@ -112,7 +124,7 @@ class Proxy:
         """POSIX seconds until which a weight below 100 % may be served."""
         return self._renewed + document.stale_after
 
-    def mode_for(self, desired: Desired) -> Mode:
+    def mode_for(self, desired: Desired[WeightsDocument]) -> Mode:
         """How weights will reach nginx.
 
         Raises:
@@ -128,7 +140,7 @@ class Proxy:
             )
         return "njs"
 
-    async def apply(self, desired: Desired) -> Served:
+    async def apply(self, desired: Desired[WeightsDocument]) -> Served[WeightsDocument]:
         """Bring nginx to ``desired`` and prove it. May be cancelled at any point and called again.
 
         A lowering does not depend on the new configuration: when that is refused, the weight goes down in the last
@@ -157,7 +169,9 @@ class Proxy:
             kept = replace(desired, config=before.desired.config)
             return await self._bring(kept, before.mode, f"{error}", hurry=True)
 
-    async def _bring(self, desired: Desired, mode: Mode, error: str, *, hurry: bool) -> Served:
+    async def _bring(
+        self, desired: Desired[WeightsDocument], mode: Mode, error: str, *, hurry: bool
+    ) -> Served[WeightsDocument]:
         try:
             candidate = build(desired, self._settings, self.abilities, mode, self._token)
         except RouterError as refused:
@@ -177,7 +191,7 @@ class Proxy:
         except (NotRunningError, ControlError):
             return ""
 
-    async def _load(self, candidate: Candidate, desired: Desired, *, hurry: bool) -> None:
+    async def _load(self, candidate: Candidate, desired: Desired[WeightsDocument], *, hurry: bool) -> None:
         """Test, put in place, reload, and wait until it answers; back to the previous one when it does not."""
         if self._placed == candidate.generation and self._nginx.master() is None:
             raise NotRunningError("nginx has its configuration and is about to start")
@@ -221,7 +235,7 @@ class Proxy:
             if row == 0:
                 await asyncio.sleep(_POLL)
 
-    async def _push(self, desired: Desired) -> None:
+    async def _push(self, desired: Desired[WeightsDocument]) -> None:
         """Put the route into shared memory and read it back."""
         document = desired.document
         until = self._until(document)
@@ -248,12 +262,12 @@ class Proxy:
             await self._push(self.served.desired)
         self._arm(self.served.desired)
 
-    def _lapsed(self, desired: Desired, mode: Mode | None) -> bool:
+    def _lapsed(self, desired: Desired[WeightsDocument], mode: Mode | None) -> bool:
         """Whether the fallback is in force: only where nginx cannot tell by itself."""
         document = desired.document
         return mode == "reload" and document.leased and time.time() > self._until(document)
 
-    def _arm(self, desired: Desired) -> None:
+    def _arm(self, desired: Desired[WeightsDocument]) -> None:
         """Tell the parent of nginx when to fall back by itself (see ``supervisor``); njs needs no telling."""
         lasts = self.served.mode == "njs" or not desired.document.leased
         self._workspace.write_deadman(self._renewed, self._until(desired.document), None if lasts else self._fallback)
@@ -267,7 +281,7 @@ class Proxy:
             self.served = replace(served, proved=False)
         return self.served.proved
 
-    async def _still_serves(self, served: Served, desired: Desired) -> bool:
+    async def _still_serves(self, served: Served[WeightsDocument], desired: Desired[WeightsDocument]) -> bool:
         try:
             answer = await self._control.read()
         except (NotRunningError, ControlError):
@@ -279,7 +293,7 @@ class Proxy:
             answer, route_text(document, self._until(document)), len(members(document))
         )
 
-    def _remember(self, desired: Desired, candidate: Candidate) -> None:
+    def _remember(self, desired: Desired[WeightsDocument], candidate: Candidate) -> None:
         """Keep this state for a cold start, and the weight-0 form of it for the day when nobody is left to write one."""
         self._workspace.save_last_good({CONFIG_KEY: desired.config, WEIGHTS_KEY: desired.document.dump()})
         self._fallback = None

@@ -30,9 +30,9 @@ class Settings:
         pod_uid: its uid, so that the Lease goes with it; empty: the Lease stays behind.
         config_map: ConfigMap to follow.
         work: directory shared with nginx (an emptyDir): configuration, pid file, log.
-        nginx: path of the nginx binary.
+        nginx: path of the nginx binary; empty beside Envoy.
         bind: addresses nginx and the agent's own pages listen on.
-        control: address and port on which the agent talks to nginx; loopback only.
+        control: address and port on which the agent talks to nginx (or to Envoy's admin page); loopback only.
         port: of the agent's own pages.
         workers: nginx worker processes.
         kubeconfig: path; ``None``: the pod's own service account.
@@ -116,8 +116,17 @@ def _port(name: str, value: str) -> int:
     return int(value)
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
+def _control_port(environment: Mapping[str, str], beside: str) -> int:
+    name, default = ("CONTROL_PORT", "8079") if beside == "nginx" else ("ADMIN_PORT", "9901")
+    return _port(name, environment.get(name) or default)
+
+
+def from_environment(environment: Mapping[str, str], *, beside: str = "nginx") -> Settings:
     """Read the settings.
+
+    Args:
+        environment: variables and flags by their variables' names.
+        beside: ``nginx`` or ``envoy``.
 
     Raises:
         SettingsError: names what is missing or wrong.
@@ -139,9 +148,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         pod_uid=environment.get("POD_UID", ""),
         config_map=needed["CONFIGMAP"],
         work=work_directory(environment),
-        nginx=find_nginx(environment.get("NGINX")),
+        nginx=find_nginx(environment.get("NGINX")) if beside == "nginx" else "",
         bind=bind,
-        control=f"{host}:{_port('CONTROL_PORT', environment.get('CONTROL_PORT') or '8079')}",
+        control=f"{host}:{_control_port(environment, beside)}",
         port=_port("METRICS_PORT", environment.get("METRICS_PORT") or "9113"),
         workers=int(workers),
         kubeconfig=kubeconfig,

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from canary_rollout.agent.files import STATE
-
 CURRENT: Final = "current"
+STATE: Final = "state.json"
 LAST_GOOD: Final = "last-good.json"
 DEADMAN: Final = "deadman.json"
 ACCESS_LOG: Final = "log/access.log"

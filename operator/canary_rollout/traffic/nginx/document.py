@@ -87,6 +87,11 @@ class RouteDocument(BaseModel):
         return f"{self.sequence}.{self.checksum[:16]}"
 
     @property
+    def configuration(self) -> str:
+        """SHA-256 of a configuration beside the document; empty where there is none."""
+        return ""
+
+    @property
     def leased(self) -> bool:
         """Whether what it serves ends by itself when no renewal comes: all but nothing and everything."""
         return 0 < self.weight < FULL or self.mirror > 0
@@ -118,6 +123,11 @@ class WeightsDocument(RouteDocument):
 
     mode: Literal["auto", "njs", "reload"] = "auto"
     config: _Sha256
+
+    @property
+    def configuration(self) -> str:
+        """SHA-256 of ``nginx.conf``."""
+        return self.config
 
 
 DocumentType = TypeVar("DocumentType", bound=RouteDocument)

@@ -15,7 +15,7 @@ from canary_rollout.controller import comparing
 from canary_rollout.controller.access import Access
 from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
-from canary_rollout.controller.memory import Memory
+from canary_rollout.controller.memory import Asked, Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.kube.port import Clock, Object
@@ -32,7 +32,7 @@ log: Final = structlog.get_logger(__name__)
 class Checks:
     """One small queue of evaluations. ``evaluated`` is called with a key whose memory holds a new assessment."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is wired from
         self,
         sampler: Sampler,
         gatherer: Gatherer,
@@ -42,6 +42,7 @@ class Checks:
         *,
         access: Access,
         observer: QueueObserver | None = None,
+        ticks: comparing.TickObserver | None = None,
     ) -> None:
         """Create it.
 
@@ -53,6 +54,7 @@ class Checks:
             memories: what is remembered of each rollout.
             access: reads credentials and preset sets.
             observer: told how late evaluations are.
+            ticks: told about every tick of a comparison.
         """
         self._sampler = sampler
         self._gatherer = gatherer
@@ -60,6 +62,7 @@ class Checks:
         self._evaluated = evaluated
         self._memories = memories
         self._access = access
+        self._ticks = ticks
         self._followed: set[Key] = set()
         self.queue = WorkQueue(logged(self._check, "evaluation"), workers=1024, timeout=60.0, observer=observer)
 
@@ -72,7 +75,7 @@ class Checks:
             self._followed.discard(key)
             self.queue.forget(key)
             self._sampler.unregister("/".join(key))
-            memory.comparing = None  # its checkpoint is in the evidence
+            memory.comparing, memory.asked = None, None  # a checkpoint of the former is in the evidence
 
     def _delay(self, key: Key, interval: float) -> float:
         """Seconds to the rollout's next place on its grid; places are spread over the sub-ticks of the interval."""
@@ -96,7 +99,9 @@ class Checks:
         compared = None
         if running is not None:
             latest = comparing.latest_tick(key, spec, self._clock.now())
-            compared = await comparing.compare(spec, running, self._sampler, request, created, latest=latest)
+            compared = await comparing.compare(
+                spec, running, self._sampler, request, created, latest=latest, observer=self._ticks
+            )
         if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
             assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now(), compared)
@@ -109,26 +114,31 @@ class Checks:
         self, key: Key, memory: Memory, spec: CanaryRolloutSpec, stage: Stage | None
     ) -> tuple[MetricRequest, dict[str, float]]:
         """What to ask, and by pod name when each was created (POSIX seconds)."""
-        stable, canary = await self._gatherer.pods_of_both(key[0], spec, memory)
+        pods = await self._gatherer.pods_of_both(key[0], spec, memory)
         versions = await self._gatherer.versions_of_both(key[0], spec)
         granted = await self._access.granted(key[0], spec.metrics)
         memory.check_error = granted.problem
-        request = MetricRequest.of(
-            *key,
-            spec,
-            stage,
-            _replica_sets(stable),
-            _replica_sets(canary),
-            # Stable's series of all its revisions count: it may be brought up to date while it is compared with.
-            revisions=("", memory.state.revision),
-            app_versions=versions,
-            targets=granted.targets,
-            own=granted.own,
-            compared=spec.analysis.enabled,
-            began=memory.state.began_at,
-            phase=comparing.place_of(key, spec.metrics.interval),
-        )
-        return request, {pod["metadata"]["name"]: _created(pod) for pod in (*stable, *canary)}
+        facts = (versions, granted, memory.state.revision, memory.state.began_at)
+        if memory.asked is None or not memory.asked.holds(spec, stage, pods, facts):
+            stable, canary = pods
+            request = MetricRequest.of(
+                *key,
+                spec,
+                stage,
+                _replica_sets(stable),
+                _replica_sets(canary),
+                # Stable's series of all its revisions count: it may be brought up to date while it is compared with.
+                revisions=("", memory.state.revision),
+                app_versions=versions,
+                targets=granted.targets,
+                own=granted.own,
+                compared=spec.analysis.enabled,
+                began=memory.state.began_at,
+                phase=comparing.place_of(key, spec.metrics.interval),
+            )
+            created = {pod["metadata"]["name"]: _created(pod) for pod in (*stable, *canary)}
+            memory.asked = Asked(spec, stage, pods, facts, request, created)
+        return memory.asked.request, memory.asked.created
 
     def _running(
         self, key: Key, memory: Memory, spec: CanaryRolloutSpec, request: MetricRequest

@@ -7,11 +7,12 @@ restart, a Prometheus that was away) is asked for again at the very same time, a
 import asyncio
 import json
 import math
+import time
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -75,6 +76,14 @@ def latest_tick(key: tuple[str, str], spec: CanaryRolloutSpec, now: float) -> fl
     return round(math.floor((now - lag - place) / interval) * interval + place, 3)
 
 
+class TickObserver(Protocol):
+    """Told about every tick, for metrics."""
+
+    def ticked(self, seconds: float, *, replayed: bool) -> None:
+        """A tick took so many seconds of CPU time; ``replayed``: it was asked for again."""
+        ...
+
+
 @dataclass(slots=True)
 class Running:
     """One rollout's comparison.
@@ -122,12 +131,17 @@ class Running:
         place = bisect_right(self.weights, at, key=lambda weight: weight[0])
         return self.weights[max(0, place - 1)][1] if self.weights else 0
 
-    async def feed(self, readings: Sequence[CounterReadings], *, sticky: bool) -> None:
+    async def feed(
+        self, readings: Sequence[CounterReadings], *, sticky: bool, observer: TickObserver | None = None
+    ) -> None:
         """Take in ticks, in order; others have their turn in between."""
         for number, reading in enumerate(readings, 1):
+            began = time.thread_time()
             tick = _tick(self.tracker, reading, self.weight_at(reading.at), sticky=sticky)
             self.tests = self.comparison.step(tick)
             self.through = reading.at
+            if observer is not None:
+                observer.ticked(time.thread_time() - began, replayed=len(readings) > 1)
             if number % A_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -205,6 +219,7 @@ async def compare(
     created: Mapping[str, float],
     *,
     latest: float,
+    observer: TickObserver | None = None,
 ) -> Compared:
     """Feed the ticks that are missing up to ``latest`` and return what the comparison says.
 
@@ -215,6 +230,7 @@ async def compare(
         request: what it asks for.
         created: by pod name, when it was created, POSIX seconds.
         latest: the latest tick whose samples have come.
+        observer: told about every tick.
     """
     sticky = spec.traffic.sticky is not None
     if running.tries and not await _learn(running, spec, sampler, request, sticky=sticky):
@@ -231,7 +247,7 @@ async def compare(
             running.replayed += len(found)
         whole = [reading for reading in found if reading.complete]
         running.problem = next((reading.message for reading in found if not reading.complete), "")
-        await running.feed(whole, sticky=sticky)
+        await running.feed(whole, sticky=sticky, observer=observer)
     return compared(running, latest)
 
 

@@ -69,6 +69,13 @@ class Instruments:
         """Count a query that was not sent."""
         self["canary_rollout_prometheus_queries_total"].labels(server, "held_back").inc()
 
+    # Comparisons
+
+    def ticked(self, seconds: float, *, replayed: bool) -> None:
+        """Count a tick of a comparison."""
+        self["canary_rollout_comparison_ticks_total"].labels("replayed" if replayed else "live").inc()
+        self["canary_rollout_comparison_seconds"].observe(seconds)
+
     # Rollouts
 
     def decided(self, key: Key, status: CanaryRolloutStatus, decision: Decision) -> None:

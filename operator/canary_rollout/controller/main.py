@@ -93,6 +93,7 @@ class Process:
                 checks_observer=QueueInstruments(self._instruments, "evaluate"),
                 watch_observer=self._instruments,
                 presets=of_directory(settings.presets_dir),
+                ticks_observer=self._instruments,
             )
         )
         try:

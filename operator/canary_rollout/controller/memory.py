@@ -14,8 +14,9 @@ from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.verdict import Assessment
 from canary_rollout.controller.comparing import Running
 from canary_rollout.kube.port import Object
+from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.effective import resolve
-from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule
+from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule, Stage
 from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
 
 log: Final = structlog.get_logger(__name__)
@@ -30,6 +31,38 @@ class Pods:
 
     version: str = ""
     items: tuple[Object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What Prometheus was asked for last, and what that was made from: the same again costs nothing.
+
+    Attributes:
+        spec: by identity.
+        stage: by identity.
+        pods: stable's and the canary's, by identity.
+        facts: everything else.
+        request: what was asked.
+        created: by pod name, when it was created, POSIX seconds.
+    """
+
+    spec: CanaryRolloutSpec
+    stage: Stage | None
+    pods: tuple[tuple[Object, ...], ...]
+    facts: tuple[object, ...]
+    request: MetricRequest
+    created: dict[str, float]
+
+    def holds(
+        self,
+        spec: CanaryRolloutSpec,
+        stage: Stage | None,
+        pods: tuple[tuple[Object, ...], ...],
+        facts: tuple[object, ...],
+    ) -> bool:
+        """Whether it was made from the very same."""
+        same = self.spec is spec and self.stage is stage and len(pods) == len(self.pods)
+        return same and all(one is other for one, other in zip(pods, self.pods, strict=True)) and self.facts == facts
 
 
 @dataclass(slots=True)
@@ -64,6 +97,7 @@ class Memory:
         evidence: the rules' memory; ``None`` until taken from status.
         assessment: verdicts not yet decided on (kept until a decision on them is carried out).
         comparing: the comparison as far as this process has fed it; ``None`` until taken from the evidence's checkpoint.
+        asked: what Prometheus was asked for last.
         evaluating: whether the rules are to be evaluated at every interval.
         check_error: why Prometheus cannot be asked for this rollout; empty when it can.
         contest: who interferes with the route.
@@ -90,6 +124,7 @@ class Memory:
     evidence: Evidence | None = None
     assessment: Assessment | None = None
     comparing: Running | None = None
+    asked: Asked | None = None
     evaluating: bool = False
     check_error: str = ""
     contest: Contest = field(default_factory=Contest)

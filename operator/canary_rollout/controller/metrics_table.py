@@ -94,6 +94,19 @@ OPERATOR_ROWS: Final = (
         "Time to the answer of Prometheus, seconds.",
         _QUICK,
     ),
+    Row(
+        "canary_rollout_comparison_ticks_total",
+        "counter",
+        ("how",),
+        "Ticks of comparisons with stable: live, or replayed after a restart or an outage of Prometheus.",
+    ),
+    Row(
+        "canary_rollout_comparison_seconds",
+        "histogram",
+        (),
+        "CPU time of one tick of a comparison, counts to verdicts, seconds.",
+        (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1),
+    ),
     Row("canary_rollout_lease_held", "gauge", (), "1 while this replica holds the Lease and surely is the only one."),
     Row("canary_rollout_lease_term", "gauge", (), "Times this process acquired the Lease."),
     Row(

@@ -9,6 +9,7 @@ import structlog
 from canary_rollout.controller.access import Access
 from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
+from canary_rollout.controller.comparing import TickObserver
 from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
@@ -48,6 +49,7 @@ class Parts:
         checks_observer: told what the queue of evaluations does.
         watch_observer: told how the watches fare.
         presets: preset sets for everybody.
+        ticks_observer: told about every tick of a comparison.
     """
 
     api: KubeApi
@@ -62,6 +64,7 @@ class Parts:
     checks_observer: QueueObserver | None = None
     watch_observer: WatchObserver | None = None
     presets: tuple[Presets, ...] = ()
+    ticks_observer: TickObserver | None = None
 
 
 class Operator:
@@ -94,6 +97,7 @@ class Operator:
             lambda: self.reconciler.memories,
             access=Access(parts.api, parts.clock, parts.presets),
             observer=parts.checks_observer,
+            ticks=parts.ticks_observer,
         )
         self.reconciler = Reconciler(
             Shell(

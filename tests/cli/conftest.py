@@ -30,6 +30,7 @@ from canary_rollout.local.build import ensure_prometheus
 from canary_rollout.local.ports import free_port
 from canary_rollout.local.process import ProcessTable
 from canary_rollout.local.prometheus import Prometheus, static_scrape_config
+from canary_rollout.metrics.sampler import PrometheusSampler
 from canary_rollout.model.commands import read_commands
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.status import (
@@ -319,6 +320,14 @@ class World:
         self.targets.append(target)
         yield Connection(self.api, target.namespace or "shop")
 
+    @asynccontextmanager
+    async def sampler(self):
+        sampler = PrometheusSampler(now=lambda: self.now)
+        try:
+            yield sampler
+        finally:
+            await sampler.close()
+
     async def sleep(self, seconds):
         self.now += seconds
         self.slept += seconds
@@ -331,7 +340,13 @@ class World:
                     return Tools.console(tools)
                 return Console(file=self.terminal, force_terminal=True, width=80, highlight=False, markup=False)
 
-        tools = Here(connect=self.connect, now=lambda: self.now, sleep=self.sleep, interactive=lambda: self.interactive)
+        tools = Here(
+            connect=self.connect,
+            now=lambda: self.now,
+            sampler=self.sampler,
+            sleep=self.sleep,
+            interactive=lambda: self.interactive,
+        )
         runner = CliRunner(env={"COLUMNS": "80", "NO_COLOR": None, "TERM": "xterm"})
         result = runner.invoke(cli, list(words), obj=Session(tools=tools), input=stdin, prog_name="kubectl canary")
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import ValidationError
 
 from canary_rollout.cli.errors import CliError, Exit
 from canary_rollout.cli.options import own_presets
 from canary_rollout.cli.session import Connection
-from canary_rollout.kube.port import DEPLOYMENTS, PODS, ApiError, NotFoundError, Object
+from canary_rollout.kube.port import (
+    CLUSTER_HALT_RULE_SETS,
+    DEPLOYMENTS,
+    HALT_RULE_SETS,
+    PODS,
+    ApiError,
+    NotFoundError,
+    Object,
+)
 from canary_rollout.metrics.client import PrometheusClient
 from canary_rollout.metrics.errors import MetricsError, PresetError, QueryError
 from canary_rollout.metrics.locate import source_of
@@ -21,7 +30,11 @@ from canary_rollout.metrics.presets import Presets
 from canary_rollout.metrics.presets.formula import Query
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.metrics.target import NoSecrets, Target, targets_of
+from canary_rollout.model.effective import resolve
+from canary_rollout.model.explain import validation_problems
+from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage
+from canary_rollout.model.units import parse_instant
 from canary_rollout.workloads.view import app_version, own_pods, pod_selector, replica_sets_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -90,6 +103,7 @@ class Subject:
         own: preset sets of the user's own.
         replica_sets: of stable's and of the canary's pods; empty sets where they are not told apart by pod.
         app_versions: of both, as their pod templates name them.
+        created: by pod name, when it was created, POSIX seconds.
         status: the CanaryRollout's status; empty without a cluster.
         problem: what could not be read; empty if everything could.
     """
@@ -101,6 +115,7 @@ class Subject:
     own: tuple[Presets, ...] = ()
     replica_sets: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
     app_versions: tuple[str, str] = ("", "")
+    created: Mapping[str, float] = field(default_factory=dict)
     status: Object = field(default_factory=dict)
     problem: str = ""
 
@@ -158,6 +173,7 @@ async def subject_of_cluster(connection: Connection, rollout: Object, spec: Cana
         (*login.own, *granted.own),
         (sides[0].replica_sets, sides[1].replica_sets),
         (sides[0].app_version, sides[1].app_version),
+        {**sides[0].created, **sides[1].created},
         rollout.get("status") or {},
         granted.problem or sides[0].trouble or sides[1].trouble,
     )
@@ -167,6 +183,7 @@ async def subject_of_cluster(connection: Connection, rollout: Object, spec: Cana
 class _Side:
     replica_sets: frozenset[str] = frozenset()
     app_version: str = ""
+    created: Mapping[str, float] = field(default_factory=dict)
     trouble: str = ""
 
 
@@ -179,7 +196,29 @@ async def _side(connection: Connection, name: str) -> _Side:
     except ApiError as error:
         return _Side(trouble=str(error))
     alive = [pod for pod in own_pods(deployment, pods) if not pod["metadata"].get("deletionTimestamp")]
-    return _Side(frozenset(owner for pod in alive for owner in replica_sets_of(pod)), app_version(deployment))
+    created = {
+        pod["metadata"]["name"]: parse_instant(pod["metadata"].get("creationTimestamp") or "1970-01-01T00:00:00Z")
+        for pod in alive
+    }
+    owners = frozenset(owner for pod in alive for owner in replica_sets_of(pod))
+    return _Side(owners, app_version(deployment), created)
+
+
+async def effective(connection: Connection, spec: CanaryRolloutSpec) -> tuple[CanaryRolloutSpec, str]:
+    """The spec with the rules of the sets it refers to, and why one of them is missing (else empty)."""
+    found: dict[tuple[str, str], HaltRuleSetSpec | str] = {}
+    for reference in spec.halt_rule_sets:
+        clusterwide = reference.kind == CLUSTER_HALT_RULE_SETS.kind
+        resource = CLUSTER_HALT_RULE_SETS if clusterwide else HALT_RULE_SETS
+        try:
+            raw = await connection.api.get(resource, None if clusterwide else connection.namespace, reference.name)
+            found[reference.kind, reference.name] = HaltRuleSetSpec.model_validate(raw.get("spec") or {})
+        except ApiError as error:
+            found[reference.kind, reference.name] = str(error)
+        except ValidationError as error:
+            found[reference.kind, reference.name] = f"it is not valid: {validation_problems(error)[0]}"
+    result = resolve(spec, lambda reference: found[reference.kind, reference.name])
+    return result.spec, result.problems[0] if result.problems else ""
 
 
 def found_in_the_past(subject: Subject, client: PrometheusClient, start: float, end: float) -> Subject:

@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "backtest:backtest",
         "What would have happened: the past from Prometheus through the same engine.",
     ),
+    "check": ("check:check", "Every gate and rule of a stage evaluated now, with the numbers; for CI."),
+    "health": ("health:health", "Live numbers of both versions, rules, trend and anomalies."),
     "diff": ("diff:diff", "The same requests to both versions: what do their answers differ in?"),
     "demo": ("demo:demo", "Watch a good and a bad release on this machine, without a cluster."),
     "completion": ("completion:completion", "Print a completion script."),

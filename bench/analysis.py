@@ -7,6 +7,7 @@ that `kubectl canary replay` reads.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -256,9 +257,13 @@ def main() -> None:
     ]
     results: dict[str, list[Result]] = {scenario.name: [] for scenario in scenarios}
     begin = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
+    with contextlib.ExitStack() as stack:
+        each = stack.enter_context(Path(asked.each).open("w", encoding="utf-8", buffering=1)) if asked.each else None
+        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(asked.jobs))
         for done, result in enumerate(pool.imap_unordered(job, tasks, chunksize=4), 1):
             results[result.scenario].append(result)
+            if each:
+                each.write(json.dumps(dataclasses.asdict(result)) + "\n")
             if sys.stderr.isatty() and done % 20 == 0:
                 print(f"\r{done} of {len(tasks)} rollouts", end="", file=sys.stderr)
     out = summary(scenarios, results)
@@ -268,11 +273,6 @@ def main() -> None:
             f"{len(tasks)} rollouts in {took:.0f} s, seeds {' '.join(map(str, asked.seeds))}, ticks of {asked.tick:g} s"
         )
         show(out)
-    if asked.each:
-        with Path(asked.each).open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps(dataclasses.asdict(result)) + "\n" for group in results.values() for result in group
-            )
     if asked.json:
         text = json.dumps(out, indent=2)
         if asked.json == "-":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Any, Final
 
-from canary_rollout.analysis.sequential.numbers import log_shorts, shorts
+from canary_rollout.analysis.sequential.numbers import count_shorts, log_shorts, shorts
 
 RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
 """How many times worse than the tolerance the mixture believes the canary to be."""
@@ -30,7 +30,7 @@ RING: Final = 12
 _LARGEST: Final = 300.0
 _HUGE: Final = exp(_LARGEST)
 _NOTHING: Final = -30.0
-_BET_DELAY: Final = 2
+_BET_DELAY: Final = 1
 _SMALL_DISPERSION: Final = 1.3
 _BLOCK_DISPERSIONS: Final = 3.0
 
@@ -125,6 +125,7 @@ class RatioProcess:
         tolerance: the canary may be this many times as bad.
         ratios: the mixture's alternatives.
         bets: stakes of the betting half; none: the mixture is all.
+        reach: ticks that late samples can still reach.
         most_starts: restarts kept; the least informative one is dropped, which costs its own weight and no guarantee.
     """
 
@@ -132,9 +133,10 @@ class RatioProcess:
     ratios: tuple[float, ...] = RATIOS
     most_starts: int = 8
     bets: tuple[float, ...] = BETS
+    reach: int = RING
     index: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
-    ring: deque[Cell] = field(default_factory=lambda: deque(maxlen=RING))
+    ring: deque[Cell] = field(default_factory=deque)
     starts: list[Start] = field(default_factory=list)
     latest: int = 0
     log_e: float = 0.0
@@ -145,6 +147,7 @@ class RatioProcess:
 
     def __post_init__(self) -> None:
         """The first start."""
+        self.ring = deque(self.ring, maxlen=self.reach)
         self._log_ratios = tuple(log(ratio) for ratio in self.ratios)
         if not self.starts:
             self.starts.append(self._start(0))
@@ -295,7 +298,7 @@ class RatioProcess:
     def _bet(self) -> bool:
         """Bet on the canary's share of the bad requests, once per block; returns whether a block ended with any.
 
-        A cell enters its block two ticks later, when lost scrapes have come in.
+        A cell enters its block a tick later, when a lost scrape has come in.
         """
         if len(self.ring) <= _BET_DELAY or not self.bets:
             return False
@@ -343,13 +346,13 @@ class RatioProcess:
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
         for start in self.starts:
-            start.logs = log_shorts(start.logs)
-            start.bets = log_shorts(start.bets)
+            start.logs = log_shorts(start.logs, self.phi)
+            start.bets = log_shorts(start.bets, 1.0)
             start.betting = _mean_exp(start.bets, 1.0) if start.bets else 1.0
-            start.base = tuple(shorts(start.base))  # type: ignore[assignment]  # four
-        self.totals = shorts(self.totals)
+            start.base = tuple(count_shorts(start.base))  # type: ignore[assignment]  # four
+        self.totals = count_shorts(self.totals)
         for cell in self.ring:
-            cell.n1, cell.e1, cell.n2, cell.e2 = shorts((cell.n1, cell.e1, cell.n2, cell.e2))
+            cell.n1, cell.e1, cell.n2, cell.e2 = count_shorts((cell.n1, cell.e1, cell.n2, cell.e2))
             cell.gain = cell.held = None  # reckoned again from these, as a restored process will
         self.waiting = [shorts(entry) for entry in self.waiting if entry[2] > 0]
         block = self._block
@@ -358,7 +361,8 @@ class RatioProcess:
         return {
             "i": self.index,
             "t": list(self.totals),
-            "c": [[cell.odds_floor, cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
+            "c": [[cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
+            "o": [cell.odds_floor for cell in self.ring] if any(cell.odds_floor for cell in self.ring) else [],
             "w": [list(entry) for entry in self.waiting],
             "s": [[start.number, start.after, *start.base, start.logs, start.bets] for start in self.starts],
             "j": self.latest,
@@ -380,13 +384,14 @@ class RatioProcess:
             like.ratios,
             like.most_starts,
             like.bets,
+            like.reach,
             int(raw["i"]),
             [float(x) for x in raw["t"]],
             starts=starts,
         )
         first = made.index - len(raw["c"]) + 1
-        for offset, (floor, n1, e1, n2, e2) in enumerate(raw["c"]):
-            made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2))
+        for offset, (n1, e1, n2, e2) in enumerate(raw["c"]):
+            made.ring.append(Cell(first + offset, raw["o"][offset] if raw["o"] else 0.0, n1, e1, n2, e2))
         made.latest, made.phi = int(raw["j"]), float(raw["f"])
         made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
         made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))

@@ -19,6 +19,7 @@ SMALLEST_TAIL: Final = 0.001
 LARGEST_TAIL: Final = 0.5
 _RATIOS: Final = (1.5, 2.0, 3.0, 4.5, 8.0, 16.0, 50.0, 300.0)
 _STARTS: Final = 4
+_REACH: Final = 6
 _ENOUGH: Final = 500.0
 _MOST_CANDIDATES: Final = 24
 _LARGEST: Final = 300.0
@@ -83,7 +84,7 @@ class LatencyTest:
             return
         if len(fit) > MOST_EDGES:
             fit = [fit[round(place * (len(fit) - 1) / (MOST_EDGES - 1))] for place in range(MOST_EDGES)]
-        self.processes = {edge: RatioProcess(self._tolerance, _RATIOS, _STARTS, (), index) for edge in fit}
+        self.processes = {edge: RatioProcess(self._tolerance, _RATIOS, _STARTS, (), _REACH, index) for edge in fit}
         self._spread = {edge: self._spread[edge] for edge in fit}
         self._candidates = {}
 
@@ -129,7 +130,7 @@ class LatencyTest:
         made = cls(tolerance)
         made.stage_requests = float(raw["n"])
         made.processes = {
-            float(edge): RatioProcess.restore(state, RatioProcess(tolerance, _RATIOS, _STARTS, ()))
+            float(edge): RatioProcess.restore(state, RatioProcess(tolerance, _RATIOS, _STARTS, (), _REACH))
             for edge, state in raw["p"]
         }
         made._candidates = {float(edge): [float(n), float(slow)] for edge, n, slow in raw["c"]}

@@ -90,7 +90,7 @@ class LimitProcess:
         """Return the state as JSON, rounded; the process itself goes on with the rounded numbers."""
         self.totals = shorts(self.totals)
         for start in self.starts:
-            start.logs = log_shorts(start.logs)
+            start.logs = log_shorts(start.logs, start.phi)
             start.base = shorts(start.base)
         self.before = short(self.before)
         return {

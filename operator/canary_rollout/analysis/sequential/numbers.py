@@ -9,15 +9,22 @@ def short(value: float, digits: int = 2) -> float:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def log_short(value: float) -> float:
-    """Round a logarithm to five digits, of which two after the point; what is far below zero needs no more."""
-    size = abs(value)
-    return short(value, 2 if size < 1000 else 1 if size < 10_000 else 0)
+def log_shorts(values: Iterable[float], scale: float) -> list[float]:
+    """Round logarithms to two digits after the point, fewer where they are large.
+
+    What is far below zero is lifted to a floor: that adds at most e^-100 to evidence that is compared with 100.
+
+    Args:
+        values: the logarithms.
+        scale: what they will be divided by.
+    """
+    floor = -max(9999.0, 100.0 * scale)
+    return [short(max(value, floor), 2 if abs(value) < 1000 else 0) for value in values]
 
 
-def log_shorts(values: Iterable[float]) -> list[float]:
-    """Round logarithms."""
-    return [log_short(value) for value in values]
+def count_shorts(values: Iterable[float]) -> list[float]:
+    """Round counts; fractions (of lost scrapes) matter to small ones only."""
+    return [short(value, 2 if value < 1000 else 0) for value in values]
 
 
 def shorts(values: Iterable[float], digits: int = 2) -> list[float]:

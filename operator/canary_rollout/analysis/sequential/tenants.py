@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from canary_rollout.analysis.sequential.counts import TENANT_BUCKET, PodCounts, Tick
 
-MOST_BUCKETS: Final = 150
+MOST_BUCKETS: Final = 64
 _MOST_SHARE: Final = 0.999
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from canary_rollout.traffic.nginx.hashing import bucket as nginx_bucket
 from canary_rollout.traffic.nginx.hashing import predicted_canary, salt_of
 
 TENANTS = [f"tenant-{number}" for number in range(400)]
@@ -97,6 +98,30 @@ def test_a_cohort_told_by_the_same_header_is_counted_and_its_members_may_leave_a
     assert "more: acme would leave the canary" in shop.run("cohort", "checkout", "acme").stderr
 
 
+def test_envoy_orders_tenants_by_its_own_hash(shop, world, make, everybody):
+    from canary_rollout.traffic.envoy.hashing import address_bucket, bucket
+
+    traffic = {"envoy": {"service": "edge"}, "sticky": STICKY}
+    world.put(make["rollout"](status=make["progressing"](), traffic=traffic))
+    salt = salt_of("shop", "checkout", make["revision"])
+    found = data(world, "checkout", "--tenants-file", everybody)["tenants"]
+    assert [tenant["position"] for tenant in found] == [bucket(salt, f"t:{name}") for name in TENANTS]
+    traffic = {"envoy": {"service": "edge", "trustedProxies": ["10.0.0.0/8"]}, "sticky": {"clientIP": True}}
+    world.put(make["rollout"](status=make["progressing"](), traffic=traffic))
+    (found,) = data(world, "checkout", "192.0.2.7")["tenants"]
+    assert found["position"] == address_bucket("192.0.2.7")
+
+
+def test_addresses_are_the_tenants_where_the_spec_says_so(shop, world, make):
+    world.put(
+        make["rollout"](
+            status=make["progressing"](), traffic={"nginx": {"service": "edge"}, "sticky": {"clientIP": True}}
+        )
+    )
+    (found,) = data(world, "checkout", "192.0.2.7")["tenants"]
+    assert found["position"] == nginx_bucket(salt_of("shop", "checkout", make["revision"]), "192.0.2.7")
+
+
 def test_few_heavy_tenants_show_in_the_share_of_requests(shop, tmp_path):
     (tmp_path / "t.csv").write_text("a,900\nb,50\nc, 50\n", encoding="utf-8")
     stages = data(shop, "checkout", "--tenants-file", str(tmp_path / "t.csv"))["stages"]
@@ -119,7 +144,10 @@ def test_a_file_needs_no_cluster_but_a_revision(shop, make, tmp_path, everybody)
     ("traffic", "said"),
     [
         ({"nginx": {"service": "edge"}}, "decides every request by itself"),
-        ({"ingressNginx": {"ingress": "checkout"}, "sticky": {"cookie": "tenant"}}, "ingressNginx cannot keep tenants"),
+        (
+            {"ingressNginx": {"ingress": "checkout"}, "sticky": {"cookie": "tenant"}},
+            "ingressNginx keeps tenants by means of its own, or not at all",
+        ),
     ],
 )
 def test_where_no_tenant_belongs_to_a_stage_that_is_said(world, make, traffic, said):

@@ -61,7 +61,7 @@ def test_rules_that_get_too_few_requests_in_a_stage_are_named(plan):
 def test_a_weight_the_router_cannot_express_ends_with_one(plan):
     result = plan("--rps", "50", traffic={"ingressNginx": {"ingress": "checkout"}})
     assert result.exit_code == 1
-    assert "ingressNginx cannot express 0.5%: choose 1%" in " ".join(result.stdout.split())
+    assert "stage internal-test: 0.5% is no whole per cent" in " ".join(result.stdout.split())
 
 
 def test_eighty_columns_are_enough(plan):

@@ -143,7 +143,7 @@ async def _revision(connection: Connection, rollout: "Object", spec: "CanaryRoll
 
 def _sticky(asked: Asked) -> "Sticky":
     from canary_rollout.cli.errors import CliError
-    from canary_rollout.cli.offline import router_of
+    from canary_rollout.cli.membership import HASHES
 
     traffic = asked.spec.traffic
     if traffic.sticky is None:
@@ -151,8 +151,11 @@ def _sticky(asked: Asked) -> "Sticky":
             f"{asked.name} decides every request by itself, so no tenant belongs to a stage: traffic.sticky names the header "
             "that keeps tenants on a version"
         )
-    if not router_of(asked.spec, asked.namespace, asked.name).capabilities().sticky:
-        raise CliError(f"{traffic.router} cannot keep tenants on a version: who is in cannot be told")
+    if traffic.router not in HASHES:
+        raise CliError(
+            f"{traffic.router} keeps tenants by means of its own, or not at all, so who is in cannot be told; "
+            f"{' and '.join(HASHES)} can"
+        )
     return traffic.sticky
 
 

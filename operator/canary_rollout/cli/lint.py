@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from canary_rollout.cli.manifest import Manifest, Place
-from canary_rollout.cli.offline import inexpressible, router_of
+from canary_rollout.cli.offline import inexpressible, router_of, router_problems
 from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import CANARY_ROLLOUTS
 from canary_rollout.metrics.presets import Presets, known_measures
@@ -200,34 +200,51 @@ def _names(manifest: Manifest, longest: int) -> Iterator[Problem]:
 
 
 def _router(manifest: Manifest, spec: CanaryRolloutSpec, namespace: str) -> Iterator[Problem]:
-    """What the router named cannot express."""
-    router_field = ("spec", "traffic", spec.traffic.router)
+    """What the router named cannot express: in its own words where it has any."""
+    kind, name = spec.traffic.router, str(manifest.metadata.get("name"))
     try:
-        router = router_of(spec, namespace, str(manifest.metadata.get("name")))
-        can = router.capabilities()
+        can = router_of(spec, namespace, name).capabilities()
+        said = router_problems(spec, namespace, name)
     except CanaryRolloutError as error:
-        yield _at(manifest, router_field, str(error))
+        yield _at(manifest, ("spec", "traffic", kind), str(error))
         return
-    for place, stage, near in inexpressible(spec, can):
-        yield _at(
-            manifest,
-            ("spec", "stages", place, "weight"),
-            f"{spec.traffic.router} cannot express {format_weight(stage.weight)}, only multiples of "
-            f"{format_weight(can.step)}: choose {near}, or another router",
-        )
-    if spec.traffic.sticky is not None and not can.sticky:
-        yield _at(
-            manifest,
-            ("spec", "traffic", "sticky"),
-            f"{spec.traffic.router} cannot keep tenants on a version: remove it, or choose another router",
-        )
-    for place, stage in enumerate(spec.stages):
-        if stage.cohort is not None and not can.cohorts:
-            yield _at(
-                manifest,
-                ("spec", "stages", place, "cohort"),
-                f"{spec.traffic.router} cannot route people by header or cookie: remove it, or choose another router",
+    for sentence in said:
+        place, words = _placed(spec, sentence)
+        yield _at(manifest, place, words)
+    for index, stage, near in inexpressible(spec, can):
+        if not any(sentence.startswith(f"stage {stage.name}:") for sentence in said):
+            words = (
+                f"{kind} cannot express {format_weight(stage.weight)}, only multiples of {format_weight(can.step)}: "
+                f"choose {near}, or another router"
             )
+            yield _at(manifest, ("spec", "stages", index, "weight"), words)
+    text = " ".join(said)
+    if spec.traffic.sticky is not None and not can.sticky and "sticky" not in text:
+        words = f"{kind} cannot keep tenants on a version: remove it, or choose another router"
+        yield _at(manifest, ("spec", "traffic", "sticky"), words)
+    for index, stage in enumerate(spec.stages):
+        if stage.cohort is not None and not can.cohorts and "cohort" not in text:
+            words = f"{kind} cannot route people by header or cookie: remove it, or choose another router"
+            yield _at(manifest, ("spec", "stages", index, "cohort"), words)
+        if stage.mirrors and not can.mirror and "mirror" not in text:
+            words = f"{kind} cannot copy requests to the canary: remove the stage, or choose another router"
+            yield _at(manifest, ("spec", "stages", index, "mirror"), words)
+
+
+def _placed(spec: CanaryRolloutSpec, sentence: str) -> tuple[tuple[int | str, ...], str]:
+    """Where a router's sentence belongs, and the sentence without that place."""
+    if found := re.match(r"stage ([^:\s]+): ", sentence):
+        names = [stage.name for stage in spec.stages]
+        if found[1] in names:
+            words = sentence[found.end() :]
+            field = "cohort" if words.startswith("cohort") or "its cohort" in words else "weight"
+            return ("spec", "stages", names.index(found[1]), field), words
+    if found := re.match(r"traffic\.([a-zA-Z.]+): ", sentence):
+        return ("spec", "traffic", *found[1].split(".")), sentence[found.end() :]
+    for field in ("sticky", "pin"):
+        if f"traffic.{field}" in sentence:
+            return ("spec", "traffic", field), sentence
+    return ("spec", "traffic", spec.traffic.router), sentence
 
 
 def _measures(manifest: Manifest, spec: CanaryRolloutSpec, presets: frozenset[str]) -> Iterator[Problem]:

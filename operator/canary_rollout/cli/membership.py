@@ -1,12 +1,19 @@
 """Which tenants each stage of a rollout includes: pure, by the hash of the data plane (traffic/nginx/hashing.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage, Sticky
 from canary_rollout.model.units import FULL
-from canary_rollout.traffic.nginx.hashing import bucket, tenant_key
+from canary_rollout.traffic.envoy import hashing as envoy
+from canary_rollout.traffic.nginx import hashing as nginx
+
+Bucket = Callable[[str, str], int]
+"""Place 0..9999 of a key under a salt."""
+
+HASHES: Final[Mapping[str, Bucket]] = {"nginx": nginx.bucket, "envoy": envoy.bucket}
+"""By router, the hash by which it keeps tenants. The others keep them by means that only they know, or not at all."""
 
 HASH: Final = "hash"
 ALLOWED: Final = "allow"
@@ -70,7 +77,8 @@ def place(
         names: the tenants, each once.
         requests: what they send; may lack some or all.
     """
-    tenants = [_tenant(spec, sticky, salt, name, requests.get(name)) for name in names]
+    position = _positions(spec, sticky, salt)
+    tenants = [_tenant(spec, sticky, name, position(name), requests.get(name)) for name in names]
     shares: list[StageShare] = []
     before: frozenset[str] = frozenset()
     all_requests = sum(requests.values())
@@ -91,8 +99,16 @@ def place(
     return tenants, shares
 
 
-def _tenant(spec: CanaryRolloutSpec, sticky: Sticky, salt: str, name: str, requests: float | None) -> Tenant:
-    position = bucket(salt, name if sticky.client_ip else tenant_key(name))
+def _positions(spec: CanaryRolloutSpec, sticky: Sticky, salt: str) -> Callable[[str], int]:
+    """Place of each tenant by the router's own hash."""
+    bucket = HASHES[spec.traffic.router]
+    if not sticky.client_ip:
+        return lambda name: bucket(salt, nginx.tenant_key(name))
+    proxies = spec.traffic.envoy.trusted_proxies if spec.traffic.envoy is not None else ()
+    return envoy.address_bucket if proxies else lambda address: bucket(salt, address)
+
+
+def _tenant(spec: CanaryRolloutSpec, sticky: Sticky, name: str, position: int, requests: float | None) -> Tenant:
     reasons = {stage.name: _reason(stage, sticky, name, position) for stage in spec.active_stages}
     stages = tuple(stage for stage, reason in reasons.items() if reason)
     denied = name in sticky.deny

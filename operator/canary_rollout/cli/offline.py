@@ -18,9 +18,13 @@ from canary_rollout.traffic.registry import router_for
 
 
 class _NoCluster:
-    """Reads as empty, and says so when it is asked for more."""
+    """Reads as empty, remembers what was looked for, and says so when it is asked for more."""
 
-    def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:  # noqa: ARG002 - the port
+    def __init__(self) -> None:
+        self.missing: set[str] = set()
+
+    def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        self.missing |= {f"{resource.kind} {name}", f"{namespace}/{name}"}
         return None
 
     def select(self, resource: Resource, namespace: str | None, labels: Mapping[str, str]) -> list[Object]:  # noqa: ARG002 - the port
@@ -39,7 +43,21 @@ def router_of(spec: CanaryRolloutSpec, namespace: str, name: str) -> Router:
     Raises:
         RouterError: there is no such router.
     """
-    nothing: Any = _NoCluster()
+    return _router(spec, namespace, name, _NoCluster())
+
+
+def router_problems(spec: CanaryRolloutSpec, namespace: str, name: str) -> list[str]:
+    """Why the router cannot serve this spec, one sentence each; that objects are missing is no problem here.
+
+    Raises:
+        RouterError: there is no such router.
+    """
+    nothing = _NoCluster()
+    found = _router(spec, namespace, name, nothing).problems()
+    return [problem for problem in found if not any(missing in problem for missing in nothing.missing)]
+
+
+def _router(spec: CanaryRolloutSpec, namespace: str, name: str, nothing: Any) -> Router:
     return router_for(RouterContext(namespace, name, "", spec, cast("KubeApi", nothing), nothing, nothing))
 
 

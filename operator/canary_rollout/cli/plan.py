@@ -43,18 +43,20 @@ def plan(ctx: click.Context, /, *, file: str, output: str | None, **given: Any) 
     import asyncio
 
     from canary_rollout.cli.manifest import one_rollout
-    from canary_rollout.cli.offline import inexpressible, router_of, spec_of
+    from canary_rollout.cli.offline import inexpressible, router_of, router_problems, spec_of
     from canary_rollout.cli.planning import plan_of, rule_states
+    from canary_rollout.model.units import format_weight
 
     session = session_of(ctx)
     manifest = one_rollout(file, given["name"])
     spec = spec_of(manifest)
     namespace = session.target.namespace or str(manifest.metadata.get("namespace", "default"))
     name = str(manifest.metadata.get("name"))
-    can = router_of(spec, namespace, name).capabilities()
-    refused = [
-        f"{stage.name}: {spec.traffic.router} cannot express {spec_weight(stage.weight)}: choose {near}"
-        for _, stage, near in inexpressible(spec, can)
+    refused = [problem for problem in router_problems(spec, namespace, name) if problem.startswith("stage ")]
+    refused += [
+        f"stage {stage.name}: {spec.traffic.router} cannot express {format_weight(stage.weight)}: choose {near}"
+        for _, stage, near in inexpressible(spec, router_of(spec, namespace, name).capabilities())
+        if not any(problem.startswith(f"stage {stage.name}:") for problem in refused)
     ]
     if given["rps"] is not None:
         found = plan_of(spec, _told(given))
@@ -68,13 +70,6 @@ def plan(ctx: click.Context, /, *, file: str, output: str | None, **given: Any) 
     else:
         _print(session, f"{namespace}/{name}", spec, found, refused)
     return 1 if refused else 0
-
-
-def spec_weight(weight: int) -> str:
-    """``"0.5%"``."""
-    from canary_rollout.model.units import format_weight
-
-    return format_weight(weight)
 
 
 def _told(given: dict[str, Any]) -> "Traffic":

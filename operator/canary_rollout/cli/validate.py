@@ -55,12 +55,18 @@ def validate(
             problems.append(Problem(error.source, error.line, "", error.problem))
     presets = own_presets(own)
     sets = {}
+    valid: list[str] = []
     for manifest in manifests:
         if manifest.kind in {NAMESPACED, CLUSTER}:
             rule_set, found = examine_set(manifest)
             problems += found
             if rule_set is not None:
                 sets[manifest.kind, str(manifest.metadata.get("name"))] = rule_set
+            if rule_set is not None and not any(not problem.warning for problem in found):
+                valid.append(
+                    f"{manifest.source}:{manifest.line()}: {manifest.metadata.get('name')} is valid: {manifest.kind}, "
+                    f"{len(rule_set.halt_rules)} halt rules"
+                )
     seen = [
         Examined(manifest, *examine(manifest, _namespace(ctx, manifest), sets, presets))
         for manifest in manifests
@@ -77,7 +83,7 @@ def validate(
 
         print_data(_data(seen, problems, valid=not bad), output)
     else:
-        _print(seen, problems, passed_over)
+        _print(seen, problems, valid, passed_over)
     return Exit.REFUSED if bad else Exit.OK
 
 
@@ -131,13 +137,15 @@ def _data(seen: list[Examined], problems: "list[Problem]", *, valid: bool) -> di
     }
 
 
-def _print(seen: list[Examined], problems: "list[Problem]", passed_over: int) -> None:
+def _print(seen: list[Examined], problems: "list[Problem]", valid: list[str], passed_over: int) -> None:
     """Problems as a compiler prints them, then a line per rollout that has none."""
     from canary_rollout.cli.view import clean
     from canary_rollout.model.units import format_weight
 
     for problem in problems:
         click.echo(clean(str(problem)))
+    for line in valid:
+        click.echo(clean(line))
     for one in seen:
         if one.spec is None or any(not problem.warning for problem in one.problems):
             continue

@@ -1,4 +1,4 @@
-"""CPU per check and queries per sub-tick of the sampler and the rules, against a server that answers at once.
+"""CPU per check and queries per sub-tick of the sampler, the rules and the comparison, against a server that answers at once.
 
 The server speaks Prometheus' wire format over real HTTP, in a process of its own, and answers every query with the series
 of all rollouts in the namespaces asked for. `python bench/sampler.py [--n 50 500 5000] [--seconds 30] [--json]`.
@@ -17,13 +17,17 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from canary_rollout.analysis.comparing import policy_of
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.rules import assess
+from canary_rollout.controller import comparing
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.metrics.sampler import PrometheusSampler
 from canary_rollout.model.spec import CanaryRolloutSpec
 
 INTERVAL = 10.0
+ARMS = ("-7d9f8b6c5d", "-canary-5c4d3b2a19")
+EDGES = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf")
 VALUES = {"histogram_quantile(0.99": "0.21", "increase": "4812.5", "/": "0.00131"}
 
 
@@ -44,20 +48,40 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     count = 0
 
-    def series(self, query: str) -> str:
-        """Every series in the namespaces that the query names."""
-        value = next((value for start, value in VALUES.items() if start in query), "1")
+    def series(self, query: str, at: float) -> str:
+        """Every series in the namespaces that the query names; nothing for what a plain app does not have."""
+        if "http_request" not in query:
+            return ""
         found = re.search(r'namespace=~?"([^"]*)"', query)
-        wanted = set(found[1].split("|")) if found else set()
-        key = (value, frozenset(wanted))
-        if key not in self.cache:
-            self.cache[key] = ",".join(
+        wanted = frozenset(found[1].split("|")) if found else frozenset()
+        if "by (namespace, pod" in query:
+            return self.raw(query, wanted, at)
+        value = next((value for start, value in VALUES.items() if start in query), "1")
+        if (value, wanted) not in self.cache:
+            self.cache[value, wanted] = ",".join(
                 f'{{"metric":{{"namespace":"{namespace}","cr_arm":"{name}{arm}-"}},"value":[@,"{value}"]}}'
                 for namespace, name in places(self.count)
                 if namespace in wanted
-                for arm in ("-7d9f8b6c5d", "-canary-5c4d3b2a19")
+                for arm in ARMS
             )
-        return self.cache[key]
+        return self.cache[value, wanted]
+
+    def raw(self, query: str, wanted: frozenset[str], at: float) -> str:
+        """Cumulative counters of two pods per version, which rise with the time."""
+        edges = EDGES if "le)" in query else ("",)
+        kind = "buckets" if "le)" in query else "errors" if "or 0 *" in query else "requests"
+        if (kind, wanted) not in self.cache:
+            self.cache[kind, wanted] = ",".join(
+                f'{{"metric":{{"namespace":"{namespace}","pod":"{name}{arm}-{pod}"'
+                f'{f",{chr(34)}le{chr(34)}:{chr(34)}{edge}{chr(34)}" if edge else ""}}},"value":[@,"#"]}}'
+                for namespace, name in places(self.count)
+                if namespace in wanted
+                for arm in ARMS
+                for pod in ("aaaaa", "bbbbb")
+                for edge in edges
+            )
+        risen = f"{(at % 1e6) * (0.05 if kind == 'errors' else 50):.0f}"
+        return self.cache[kind, wanted].replace("#", risen)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,8 +93,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, parameters: dict[str, list[str]]) -> None:
         """Answer one instant query."""
-        series = self.server.series(parameters["query"][0]).replace("@", parameters["time"][0])
-        body = f'{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}'.encode()
+        if "time" not in parameters:  # a range: stable's past, which this app has not
+            series, kind = "", "matrix"
+        else:
+            at, kind = parameters["time"][0], "vector"
+            series = self.server.series(parameters["query"][0], float(at)).replace("@", at)
+        body = f'{{"status":"success","data":{{"resultType":"{kind}","result":[{series}]}}}}'.encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -104,7 +132,7 @@ def spec_of(url: str) -> CanaryRolloutSpec:
                 "canary": {"service": "a-canary", "deployment": "a-canary"},
             },
             "traffic": {"nginx": {"service": "proxy"}},
-            "metrics": {"prometheus": url, "interval": "10s"},
+            "metrics": {"prometheus": url, "interval": "10s", "history": "0s"},
         }
     )
 
@@ -136,21 +164,36 @@ async def run(count: int, seconds: float, url: str) -> dict[str, float]:
     requests = []
     for namespace, name in places(count):
         sets = frozenset({f"{name}-7d9f8b6c5d"}), frozenset({f"{name}-canary-5c4d3b2a19"})
-        requests.append(MetricRequest.of(namespace, name, spec, stage, *sets))
+        phase = comparing.place_of((namespace, name), INTERVAL)
+        requests.append(MetricRequest.of(namespace, name, spec, stage, *sets, compared=True, phase=phase))
     for request in requests:
         sampler.register(request)
     lateness: list[float] = []
     judged = passed = 0
-    assess_cpu = 0.0
+    assess_cpu = compare_cpu = 0.0
+    policy = policy_of(spec)
+    running: dict[str, comparing.Running] = {}
+
+    class Ticks:
+        def ticked(self, seconds: float, **_: bool) -> None:
+            nonlocal compare_cpu
+            compare_cpu += seconds
 
     async def check(request: MetricRequest, due: float) -> None:
         nonlocal judged, passed, assess_cpu
         samples = await sampler.sample(request)
+        latest = comparing.latest_tick((request.namespace, request.rollout), spec, time.time())
+        if request.key not in running:
+            running[request.key] = comparing.begin(policy, INTERVAL, latest)
+            running[request.key].weights = [(0.0, stage.weight)]
+        compared = await comparing.compare(
+            spec, running[request.key], sampler, request, {}, latest=latest, observer=Ticks()
+        )
         before = time.thread_time()
-        assessment, evidence[request.key] = assess(spec, stage, samples, evidence[request.key], samples.at)
+        assessment, evidence[request.key] = assess(spec, stage, samples, evidence[request.key], samples.at, compared)
         assess_cpu += time.thread_time() - before
         judged += 1
-        passed += all(verdict.outcome == "pass" for verdict in assessment.rules)
+        passed += not any(verdict.outcome == "fail" for verdict in assessment.stops)
         lateness.append(time.time() - due)
 
     evidence = {request.key: Evidence() for request in requests}
@@ -164,8 +207,9 @@ async def run(count: int, seconds: float, url: str) -> dict[str, float]:
     async with asyncio.TaskGroup() as group:
         while due < start + seconds:
             place_now = round(due) % int(INTERVAL)
-            for request in requests[place_now :: int(INTERVAL)]:
-                group.create_task(check(request, due))
+            for request in requests:
+                if request.phase == place_now:
+                    group.create_task(check(request, due))
             due += 1.0
             await asyncio.sleep(max(0.0, due - time.time()))
     cpu = time.process_time() - cpu
@@ -176,12 +220,13 @@ async def run(count: int, seconds: float, url: str) -> dict[str, float]:
         "rollouts": count,
         "checks": judged,
         "checks wanted": round(count * seconds / INTERVAL),
-        "judged pass": passed,
+        "without a fail": passed,
         "queries per sub-tick (max)": max(per_second),
         "queries per sub-tick (mean)": round(sum(per_second) / len(per_second), 2),
         "queries failed": sum(number for outcome, number in observer.outcomes.items() if outcome != "ok"),
         "CPU ms per check": round(cpu / judged * 1000, 3),
         "of which rules": round(assess_cpu / judged * 1000, 3),
+        "of which comparison": round(compare_cpu / judged * 1000, 3),
         "CPU % of a core": round(cpu / seconds * 100, 1),
         "lateness p50 ms": round(late[len(late) // 2] * 1000, 1),
         "lateness p99 ms": round(late[int(len(late) * 0.99)] * 1000, 1),

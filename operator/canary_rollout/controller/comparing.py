@@ -59,6 +59,9 @@ PAST_TRIES: Final = 3
 """Times that stable's past is asked for before the comparison begins without it (a query that is too much, say)."""
 
 MOST_WEIGHTS: Final = 12
+SHARED_TICKS: Final = 12
+"""Missing ticks that are asked for one by one; more are asked for at once."""
+
 A_TURN: Final = 20
 """Ticks after which others have their turn on the event loop: some ten milliseconds."""
 
@@ -139,6 +142,7 @@ class Running:
             began = time.thread_time()
             tick = _tick(self.tracker, reading, self.weight_at(reading.at), sticky=sticky)
             self.tests = self.comparison.step(tick)
+            self.replayed += len(readings) > 1
             self.through = reading.at
             if observer is not None:
                 observer.ticked(time.thread_time() - began, replayed=len(readings) > 1)
@@ -239,16 +243,31 @@ async def compare(
     if latest > running.through + step / 2:
         first = on_grid(running, latest)
         last = min(latest, round(first + (MOST_TICKS - 1) * step, 3))
-        if first == latest:
-            found: tuple[CounterReadings, ...] = (await sampler.counters(request, latest, created),)
-        else:
-            log.info("replaying", rollout=request.key, first=first, last=last)
-            found = await sampler.counters_between(request, first, last, step, created)
-            running.replayed += len(found)
+        found = await _missing(sampler, request, (first, last, step), created)
         whole = [reading for reading in found if reading.complete]
         running.problem = next((reading.message for reading in found if not reading.complete), "")
         await running.feed(whole, sticky=sticky, observer=observer)
     return compared(running, latest)
+
+
+async def _missing(
+    sampler: Sampler, request: MetricRequest, stretch: tuple[float, float, float], created: Mapping[str, float]
+) -> Sequence[CounterReadings]:
+    """The ticks of a stretch (first, last, step: seconds).
+
+    A few are asked for one by one: many rollouts miss the same ones, and share these answers, which those of a range they cannot.
+    """
+    first, last, step = stretch
+    count = round((last - first) / step) + 1
+    if count > SHARED_TICKS:
+        log.info("replaying", rollout=request.key, first=first, last=last)
+        return await sampler.counters_between(request, first, last, step, created)
+    found = []
+    for number in range(count):
+        found.append(await sampler.counters(request, round(first + number * step, 3), created))
+        if not found[-1].complete:
+            break
+    return found
 
 
 async def _learn(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from canary_rollout.analysis.readings import CounterReadings, MeasureKey, Pair, Reading, Samples
+from canary_rollout.analysis.readings import EMPTY, CounterReadings, MeasureKey, Pair, Reading, Samples
 from canary_rollout.metrics.baselines import Baselines
 from canary_rollout.metrics.client import Client, PrometheusClient
 from canary_rollout.metrics.counters import from_ranges, from_tick
@@ -95,15 +95,21 @@ class PrometheusSampler:
             tick.answer(lookup.canary)
             if not lookup.key.baseline:
                 tick.answer(lookup.stable)
-        baselines = self._baselines.start(request, known.lookups, self._servers, main.at)
         readings: dict[MeasureKey, Pair] = {}
-        for lookup, tick in asked:
+        past: list[tuple[Lookup, Target]] = []
+        for (lookup, tick), (_, target) in zip(asked, known.lookups, strict=True):
             canary = await _reading(tick, lookup.canary)
-            if lookup.key.baseline:
-                stable = await baselines.reading(lookup.key)
+            if not lookup.key.baseline:
+                readings[lookup.key] = Pair(await _reading(tick, lookup.stable), canary)
             else:
-                stable = await _reading(tick, lookup.stable)
-            readings[lookup.key] = Pair(stable, canary)
+                readings[lookup.key] = Pair(EMPTY, canary)
+                if canary.value is not None:  # an app without the series is not asked for its past either
+                    past.append((lookup, target))
+        if past:
+            baselines = self._baselines.start(request, past, self._servers, main.at)
+            for lookup, _ in past:
+                stable = await baselines.reading(lookup.key)
+                readings[lookup.key] = Pair(stable, readings[lookup.key].canary)
         return Samples(main.at, readings)
 
     async def counters(

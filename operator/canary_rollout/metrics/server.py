@@ -22,7 +22,7 @@ GRACE: Final = 1.0
 LARGEST_HELD_BACK: Final = 1024
 """Queries whose failure is remembered; the oldest are forgotten first."""
 
-PAST_TICKS: Final = 64
+PAST_TICKS: Final = 256
 """Evaluation times in the past whose answers are kept for others who ask for the same."""
 
 Ask = Callable[[], list[Any]]

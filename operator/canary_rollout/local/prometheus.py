@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from .addresses import listen_address
 from .client import KubeClient, Manifest
 from .errors import LocalClusterError
 from .ports import free_port
@@ -98,7 +99,7 @@ def pod_scrape_config(discovery: Manifest, scrape_interval: float) -> Manifest:
             {
                 "source_labels": ["__meta_kubernetes_pod_ip", f"{annotation}port"],
                 "regex": r"10\.(.+);(\d+)",
-                "replacement": "127.$1:$2",
+                "replacement": f"{listen_address('10.0.0.0').split('.')[0]}.$1:$2",
                 "target_label": "__address__",
             },
             {"source_labels": [f"{annotation}path"], "regex": "(.+)", "target_label": "__metrics_path__"},

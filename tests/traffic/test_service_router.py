@@ -130,7 +130,8 @@ async def test_a_weight_counts_when_all_pods_are_ready_listed_and_settled(there)
     await there.route(2500)
     await there.ready("checkout-canary", 5)
     await there.route(2500)
-    assert "20 of 15 pods of Deployment checkout are ready" in there.router().observe().pending
+    await there.ready("checkout", 16)
+    assert "16 of 15 pods of Deployment checkout are ready" in there.router().observe().pending
     await there.all_ready()
     view = there.router().observe()
     assert (view.confirmed, view.again_at) == (False, 1_000_005.0)

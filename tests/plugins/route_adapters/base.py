@@ -47,6 +47,8 @@ class Adapter:
         weights: shares that it must give exactly.
         overwrite: share that a manifest in Git without weights means, which a sync puts back; above 500.
         name_of: name of the object.
+        contested: whether it is played against somebody who re-applies (those that share all code for it need it once).
+        settles: seconds that a write has to settle beside what is reported.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Adapter:
     weights: tuple[int, ...] = (50, 500, 2500, 10_000, 0)
     overwrite: int = 5000
     name_of: str = ROLLOUT
+    contested: bool = True
+    settles: float = 0.0
     needs: tuple[Manifest, ...] = field(default=())
     """Further objects that must be there first."""
 

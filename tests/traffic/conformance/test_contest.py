@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 from foreign_crds import available
 from live_operator import running_operator
-from route_adapters import ADAPTERS
+from route_adapters import ADAPTERS as ALL
 from route_contest import Contest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+ADAPTERS = [adapter for adapter in ALL if adapter.contested]
 HIGHER = ("higher, client-side", "higher, forced")
 
 

@@ -1,5 +1,7 @@
 """What every router must do, on the real API server with the real CRDs (design invariants 8, 9, 10)."""
 
+import asyncio
+
 import pytest
 from route_bench import REVISION, Bench, route, without_server_fields
 
@@ -145,6 +147,7 @@ async def test_a_write_counts_only_once_the_data_plane_has_reported_it(bench: Be
     if bench.adapter.status({"metadata": {"generation": 1, "name": "x"}, "spec": {}}) is None:
         return
     await bench.report()
+    await asyncio.sleep(bench.adapter.settles)
     view = await bench.seen()
     assert view.confirmed, view.pending
     assert not view.pending

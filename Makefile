@@ -16,7 +16,7 @@ CONTEXT ?=
 UPGRADE ?=
 FAST := not e2e and not nginx and not prometheus and not slow
 
-.PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-scale bench-sampler bench-analysis coverage clean venv
+.PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-dataplane bench-scale bench-sampler bench-analysis coverage clean venv
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -82,6 +82,9 @@ lock: ## Lock the versions again, with hashes and without addresses (UPGRADE=--u
 
 bench: $(STAMP) ## Fault visible in Prometheus -> last request on the canary, through real nginx (RUNS=10)
 	@$(BIN)/python bench/rollback.py --runs $(RUNS)
+
+bench-dataplane: $(STAMP) ## Weights on every data plane that is here: split, failed requests, dead canary, how fast
+	@$(BIN)/python bench/dataplane.py --json bench/results/dataplane.json
 
 bench-scale: $(STAMP) ## N rollouts on the real API server: CPU, memory, API calls, queries, lateness (N=500)
 	@$(BIN)/python bench/scale.py --rollouts $(N)

@@ -248,17 +248,29 @@ class EnvoyDriver:
 
     async def _take(self, files: Mapping[str, tuple[str, str]], order: tuple[str, ...]) -> None:
         """Put the files in place, in this order, and wait for each until Envoy has it."""
+        state, proved = await self._admin.state(), False
         for kind in order:
             version, text = files[kind]
-            path = _file(self._settings.work, kind)
-            state = await self._admin.state()
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                write_atomic(path, text)
+            if (
+                kind != "rds"
+                and self._good.get(kind) == text == self._present(kind)
+                and state.versions[kind] == version
+            ):
+                continue  # a weight changes the routes alone
+            if self._present(kind) != text:
+                write_atomic(_file(self._settings.work, kind), text)
             # Routes are asked for by the listener: the first one brings them.
             if kind != "rds" or state.versions["lds"]:
                 await self._wait(kind, version, state.rejected)
-        await self._wait("rds", files["rds"][0], state.rejected)
+                proved = proved or kind == "rds"
+                state = await self._admin.state() if kind != "rds" else state
+        if not proved:
+            await self._wait("rds", files["rds"][0], state.rejected)
         self._good = {kind: text for kind, (_, text) in files.items()}
+
+    def _present(self, kind: str) -> str:
+        path = _file(self._settings.work, kind)
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     async def _wait(self, kind: str, version: str, rejected: int) -> None:
         try:

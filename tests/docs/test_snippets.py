@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from rollouts import GOOD
 
+from canary_rollout.model.measures import default_halt_rules
+from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.units import format_duration
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -33,6 +37,33 @@ def test_every_canaryrollout_in_the_docs_is_valid(page):
         for document in yaml.safe_load_all(block):
             if isinstance(document, dict) and document.get("kind") == "CanaryRollout":
                 CanaryRolloutSpec.model_validate(document["spec"])
+            elif isinstance(document, dict) and document.get("kind") in {"HaltRuleSet", "ClusterHaltRuleSet"}:
+                HaltRuleSetSpec.model_validate(document["spec"])
+
+
+FIELDS = {field.alias for field in CanaryRolloutSpec.model_fields.values()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_part_of_a_spec_in_the_docs_is_valid(page):
+    for block in blocks(page, "yaml"):
+        for document in yaml.safe_load_all(block):
+            if isinstance(document, dict) and document.keys() <= FIELDS:
+                CanaryRolloutSpec.model_validate({**GOOD["spec"], **document})
+
+
+def test_the_standard_rules_are_on_their_page_with_their_numbers():
+    page = (ROOT / "docs" / "halt-rules.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    told = {name: (lasting, requests, action) for name, _, lasting, requests, action in rows}
+    assert told == {
+        rule.name: (
+            format_duration(rule.for_) if rule.for_ else "at once",
+            str(rule.min_requests) if rule.min_requests and rule.alert is None else "none",
+            rule.action.value,
+        )
+        for rule in default_halt_rules()
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -80,3 +111,5 @@ def test_every_example_is_valid(path):
         assert document["kind"]
         if document["kind"] == "CanaryRollout":
             CanaryRolloutSpec.model_validate(document["spec"])
+        elif document["kind"] in {"HaltRuleSet", "ClusterHaltRuleSet"}:
+            HaltRuleSetSpec.model_validate(document["spec"])

@@ -31,21 +31,42 @@ def create(local_cluster, crd, namespace) -> Create:
     """Create a CanaryRollout as ``kubectl apply --dry-run=server`` would; raises the API server's refusal."""
 
     async def dry_run(manifest: dict[str, Any]) -> dict[str, Any]:
-        from canary_rollout.local.errors import ApiError
-
-        path = f"/apis/canaryrollout.dev/v1alpha1/namespaces/{namespace}/canaryrollouts"
-        query = {"dryRun": "All", "fieldValidation": "Strict"}
-        for _ in range(20):
-            try:
-                return await local_cluster.admin.request("POST", path, query=query, body=manifest)
-            except ApiError as refused:
-                # A new CRD is served a moment after it is established.
-                if refused.status not in {404, 429}:
-                    raise
-                await asyncio.sleep(0.2)
-        raise AssertionError("canaryrollouts are not served")
+        return await _dry_run(local_cluster, f"namespaces/{namespace}/canaryrollouts", manifest)
 
     return dry_run
+
+
+@pytest.fixture
+def create_set(local_cluster, crd, namespace) -> Create:
+    """The same for a HaltRuleSet or ClusterHaltRuleSet."""
+
+    async def dry_run(manifest: dict[str, Any]) -> dict[str, Any]:
+        namespaced = manifest["kind"] == "HaltRuleSet"
+        place = f"namespaces/{namespace}/haltrulesets" if namespaced else "clusterhaltrulesets"
+        own = {"namespace": namespace} if namespaced else {}
+        return await _dry_run(
+            local_cluster, place, {**manifest, "metadata": {"name": manifest["metadata"]["name"], **own}}
+        )
+
+    return dry_run
+
+
+async def _dry_run(local_cluster: Any, place: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    from canary_rollout.local.errors import ApiError
+
+    query = {"dryRun": "All", "fieldValidation": "Strict"}
+    for _ in range(20):
+        try:
+            path = f"/apis/canaryrollout.dev/v1alpha1/{place}"
+            found: dict[str, Any] = await local_cluster.admin.request("POST", path, query=query, body=manifest)
+        except ApiError as refused:
+            # A new CRD is served a moment after it is established.
+            if refused.status not in {404, 429}:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return found
+    raise AssertionError(f"{place} are not served")
 
 
 async def run(program: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:

@@ -1,11 +1,15 @@
 """The CRD on a real API server: what it refuses, in which words, and what it fills in."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 from rollout_specs import specs, spoilt_specs
 from rollouts import BAD, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
 
+from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
 
@@ -236,3 +240,34 @@ async def test_a_whole_status_survives_being_stored(local_cluster, crd, namespac
     )
     assert stored["status"] == written
     assert CanaryRolloutStatus.model_validate(stored["status"]) == status
+
+
+SETS = [
+    document
+    for document in yaml.safe_load_all((Path(__file__).parents[2] / "examples" / "halt-rule-set.yaml").read_text())
+    if document
+]
+
+
+@pytest.mark.parametrize("manifest", SETS, ids=lambda manifest: manifest["kind"])
+async def test_sets_of_halt_rules_are_stored_as_the_operator_reads_them(create_set, manifest):
+    stored = await create_set(manifest)
+    assert HaltRuleSetSpec.model_validate(stored["spec"]) == HaltRuleSetSpec.model_validate(manifest["spec"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"name": "cpu", "above": "$limit"}, "is not a number"),
+        ({"name": "Big Name"}, "is not a name"),
+        ({"name": "cpu", "limit": "1"}, "unknown field"),
+        ({"name": "pages", "alert": {"labels": {"team": 'a"b'}}}, "should match"),
+    ],
+)
+async def test_a_set_with_a_wrong_rule_is_refused(create_set, rule, says):
+    from canary_rollout.local.errors import ApiError
+
+    manifest = {**SETS[0], "spec": {"haltRules": [rule]}}
+    with pytest.raises(ApiError) as refused:
+        await create_set(manifest)
+    assert says in str(refused.value)

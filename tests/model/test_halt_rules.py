@@ -48,6 +48,7 @@ def test_every_standard_rule_is_whole_and_on_and_asks_for_a_preset_that_is_shipp
         "p99-latency": {"above_ratio": 5, "for_": 600, "action": Action.PAUSE},
         "slow-requests": {"above": 2, "action": Action.PAUSE},
         "timeouts": {"above": 0.005, "for_": 300, "action": Action.PAUSE},
+        "engine-timeouts": {"above": 0.005, "for_": 300, "action": Action.PAUSE},
         "lcp": {"above": 2.5, "for_": 900, "action": Action.PAUSE},
         "inp": {"above": 0.2, "for_": 900, "action": Action.PAUSE},
         "cls": {"above": 0.1, "for_": 900, "action": Action.PAUSE},

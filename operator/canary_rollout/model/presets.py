@@ -32,6 +32,7 @@ PRESETS: Final[dict[str, Unit]] = {
     "latency-average": Unit.SECONDS,
     "request-rate": Unit.PER_SECOND,
     "timeout-rate": Unit.FAILED,
+    "engine-timeout-rate": Unit.SHARE,
     "denial-rate": Unit.SHARE,
     "failed-transaction-rate": Unit.SHARE,
     "data-inconsistencies": Unit.COUNT,

@@ -99,14 +99,12 @@ def _or_variable(pattern: str, longest: int, wanted: str) -> Any:
 
 TemplateNumber = Annotated[str, _or_variable(r"[0-9]{1,9}(\.[0-9]{1,6})?%?", 34, 'a number in quotes, as in "1%"')]
 TemplateDuration = Annotated[str, _or_variable(r"([0-9]{1,7}(d|h|m|s|ms)){1,5}", 40, 'a duration, as in "5m"')]
-TemplateLabel = Annotated[
-    str,
-    Text(
-        r"^[A-Za-z0-9._${}|-]{1,512}$",
-        512,
-        'a label\'s value: use letters, digits, ".", "_", "-" and variables, "|" between alternatives',
-    ),
-]
+_LABEL: Final = Text(
+    r"^[A-Za-z0-9._${}|-]{1,512}$",
+    512,
+    'a label\'s value: use letters, digits, ".", "_", "-" and variables, "|" between alternatives',
+)
+TemplateLabel = Annotated[str, _LABEL]
 
 
 class BaselineTemplate(SpecModel):
@@ -127,7 +125,12 @@ class AlertTemplate(SpecModel):
                 "type": "object",
                 "minProperties": 1,
                 "maxProperties": 8,
-                "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 512},
+                "additionalProperties": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": _LABEL.longest,
+                    "pattern": _LABEL.pattern,
+                },
             }
         ),
     ] = Field(description="Labels that the alerts have, and their values.")

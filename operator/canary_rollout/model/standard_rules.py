@@ -23,6 +23,7 @@ STANDARD_RULES: Final[tuple[dict[str, Any], ...]] = (
     {"name": "average-latency", "preset": "latency-average", "aboveRatio": "2", "for": "10m", "action": "Alert"},
     {"name": "p75-latency", "preset": "latency-p75", "aboveRatio": "1.1", "for": "10m", "minRequests": 1000, "action": "Alert"},
     {"name": "timeouts", "preset": "timeout-rate", "above": "0.5%", "for": "5m", "action": "Pause"},
+    {"name": "engine-timeouts", "preset": "engine-timeout-rate", "above": "0.5%", "for": "5m", "action": "Pause"},
     {"name": "lcp", "preset": "lcp-p75", "above": "2.5", "for": "15m", "action": "Pause"},
     {"name": "inp", "preset": "inp-p75", "above": "0.2", "for": "15m", "action": "Pause"},
     {"name": "cls", "preset": "cls-p95", "above": "0.1", "for": "15m", "action": "Pause"},

@@ -241,7 +241,7 @@ def _shape(
 ) -> Shape:
     status = request.status_label if _takes_status(presets, measure) else ""
     everybody = weighted_only and bool(presets.of.everybody)
-    return Shape(presets, measure, window, labels, status, everybody)
+    return Shape(presets, measure, window, labels, status, everybody, request.phase)
 
 
 @lru_cache(1024)
@@ -295,7 +295,6 @@ def _raw(request: MetricRequest, presets: Presets, name: str) -> RawLookup:
     shape = _shape(
         request, presets, f"{RAW}{name}", 60.0 if name.startswith("gauge:") else 0.0, labels, weighted_only=True
     )
-    shape = shape._replace(phase=request.phase)
     return RawLookup(series, shape, scope, stable, canary, together)
 
 

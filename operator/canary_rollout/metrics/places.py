@@ -24,8 +24,8 @@ class Shape(NamedTuple):
         labels: labels that tell the versions apart.
         status_label: label of the HTTP status, empty where the set has none.
         weighted_only: leave cohort members out.
-        phase: raw series alone: the part of the interval whose rollouts are answered together. Nobody else asks at the same
-            time, so others would only make the answer longer.
+        phase: the place in the interval whose rollouts are answered together. Nobody else asks at the same time, so others
+            would only make the answer longer.
     """
 
     presets: Presets

@@ -85,7 +85,7 @@ class MetricRequest:
         compared: whether raw counters are asked for, for the comparison with stable.
         tenants: whether they are asked for by bucket of tenants as well.
         began: when the rollout began, POSIX seconds; for baselines before it.
-        phase: the rollout's place within its interval, seconds: those of one place share the raw counters' queries.
+        phase: the rollout's place within its interval, seconds: those of one place share their queries.
     """
 
     key: str

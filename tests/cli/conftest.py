@@ -310,6 +310,7 @@ class World:
     terminal: io.StringIO | None = None
     targets: list[Target] = field(default_factory=list)
     slept: float = 0.0
+    namespace: str = "shop"
 
     def __post_init__(self):
         self.operator = Operator(self.api)
@@ -318,7 +319,7 @@ class World:
     @asynccontextmanager
     async def connect(self, target):
         self.targets.append(target)
-        yield Connection(self.api, target.namespace or "shop")
+        yield Connection(self.api, target.namespace or self.namespace)
 
     @asynccontextmanager
     async def sampler(self):

@@ -4,14 +4,9 @@ import json
 
 import pytest
 from past_metrics import TURNS_BAD
+from past_rollout import under_way
 
-from canary_rollout.analysis.comparing import policy_of
-from canary_rollout.analysis.evidence import Evidence
-from canary_rollout.controller import comparing
 from canary_rollout.kube.port import DEPLOYMENTS, HALT_RULE_SETS, PODS, SECRETS
-from canary_rollout.model.conditions import Phase
-from canary_rollout.model.spec import CanaryRolloutSpec
-from canary_rollout.model.status import CanaryRolloutStatus, RolloutState, StageClock
 
 pytestmark = pytest.mark.prometheus
 RULES = [{"name": "errors", "preset": "error-rate", "above": "1%", "for": "1m"}]
@@ -58,24 +53,6 @@ def shop(world, past, make):
         return world
 
     return put
-
-
-def under_way(end, spec):
-    """A rollout that has been in stage few for twenty minutes, and what its comparison remembers of the first tick."""
-    began = float(end - 1200)
-    running = comparing.begin(policy_of(CanaryRolloutSpec.model_validate(spec)), 15.0, began)
-    state = RolloutState(
-        phase=Phase.PROGRESSING,
-        revision="ab12cd34ef",
-        stage="few",
-        wanted=500,
-        confirmed=500,
-        clock=StageClock(held_ms=0, since=began),
-        began_at=began,
-    )
-    running.weigh(state, began)
-    evidence = Evidence(comparison=running.checkpoint()).to_dict()
-    return CanaryRolloutStatus(observed_generation=1, phase=Phase.PROGRESSING, rollout=state, evidence=evidence)
 
 
 def checks(world, *words, namespace="shop"):

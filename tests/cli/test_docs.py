@@ -14,16 +14,25 @@ from pathlib import Path
 
 import pytest
 import yaml
+from past_rollout import under_way
 from prometheus_answers import prometheus
 from two_versions import versions
 
+from canary_rollout.cli.main import COMMANDS
+from canary_rollout.kube.port import DEPLOYMENTS, PODS
 from canary_rollout.model.commands import Verb, read_commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
-PARTS = re.compile(r"<!-- test: (?P<steps>.*?) -->|```console\n(?P<block>.*?)```", re.DOTALL)
+PARTS = re.compile(
+    r"(?P<past><!-- past: .*? -->\n```console\n.*?```)|<!-- test: (?P<steps>.*?) -->|```console\n(?P<block>.*?)```",
+    re.DOTALL,
+)
 FORWARDED = "http://127.0.0.1:9090"
 VERSIONS = ("http://127.0.0.1:8081", "http://127.0.0.1:8082")
 TIMES = re.compile(r"Answered in .*")
+CLOCKS = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d|\d\d:\d\d:\d\dZ?|\d{4}-\d\d-\d\dT")
+PAST = re.compile(r"<!-- past: (?P<namespace>\w+) (?P<age>\d+) -->\n```console\n(?P<block>.*?)```", re.DOTALL)
+"""Blocks that need a Prometheus with a past (``past_metrics``), ``age`` seconds before its end."""
 TENANTS = "\n".join(f"tenant-{number}" for number in range(1, 501))
 
 
@@ -80,6 +89,8 @@ def test_every_example_prints_what_the_page_says(world, make, tmp_path, monkeypa
 
         def run(match):
             nonlocal blocks
+            if match["past"] is not None:
+                return match[0]
             if match["steps"] is not None:
                 prepare(world, make, match["steps"])
                 return match[0]
@@ -95,7 +106,71 @@ def test_every_example_prints_what_the_page_says(world, make, tmp_path, monkeypa
     assert make["words"](TIMES.sub("", page)) == make["words"](TIMES.sub("", fresh))
 
 
-def test_the_page_speaks_of_every_verb():
+def put_into_the_past(world, make, past, namespace):
+    """The rollout of the examples in a namespace of ``past_metrics``, in the cluster and as rollout.yaml."""
+    raw = make["rollout"](namespace=namespace)
+    raw["spec"] |= {
+        "stages": [
+            {"name": "few", "weight": "5%", "hold": "8m"},
+            {"name": "more", "weight": "25%", "hold": "10m", "exit": [{"preset": "latency-p75", "maxRatio": "1.10"}]},
+            {"name": "all", "weight": "100%", "hold": "5m"},
+        ],
+        "metrics": {
+            "prometheus": "http://prometheus.monitoring:9090",
+            "interval": "15s",
+            "window": "2m",
+            "history": "15m",
+        },
+        "defaultHaltRules": False,
+        "haltRules": [{"name": name} for name in ("error-rate", "error-rate-vs-stable", "p99-latency")],
+    }
+    raw["status"] = under_way(past.end, raw["spec"], "more", 2500).to_dict()
+    world.put(raw)
+    for name, replica_set, pod in (
+        ("checkout", "checkout-6b7f9c", "aaaaa"),
+        ("checkout-canary", "checkout-canary-7d8e9f", "ddddd"),
+    ):
+        world.api.put(DEPLOYMENTS, make["deployment"](name, namespace=namespace))
+        metadata = {
+            "name": f"{replica_set}-{pod}",
+            "namespace": namespace,
+            "labels": {"app": name},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": replica_set}],
+        }
+        world.api.put(PODS, {"metadata": metadata})
+    shown = {key: raw[key] for key in ("apiVersion", "kind", "spec")}
+    shown["metadata"] = {"name": "checkout", "namespace": namespace}
+    Path("rollout.yaml").write_text(yaml.safe_dump(shown), encoding="utf-8")
+
+
+@pytest.mark.prometheus
+def test_examples_with_a_past_print_what_the_page_says(world, make, past, tmp_path, monkeypatch):
+    page = PAGE.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    blocks = 0
+
+    def run(match):
+        nonlocal blocks
+        blocks += 1
+        put_into_the_past(world, make, past, match["namespace"])
+        world.namespace = match["namespace"]
+        world.now = past.end if "backtest" in match["block"] else past.end - int(match["age"])
+        command = match["block"].splitlines()[0].removeprefix("$ ")
+        text = printed(world, command, {FORWARDED: past.url})
+        head = match[0].partition("```console")[0]
+        return f"{head}```console\n$ {command}\n{text}\n```"
+
+    fresh = PAST.sub(run, page)
+    assert blocks == 3
+    if "CANARY_DOCS_UPDATE" in os.environ:
+        PAGE.write_text(fresh, encoding="utf-8")
+    assert CLOCKS.sub("", make["words"](page)) == CLOCKS.sub("", make["words"](fresh))
+
+
+def test_the_page_speaks_of_every_command_and_every_verb():
+    page = PAGE.read_text(encoding="utf-8")
+    assert [name for name, (_, line) in COMMANDS.items() if line and f"`{name}" not in page] == []
+
     page = PAGE.read_text(encoding="utf-8")
     assert [verb for verb in Verb if f"$ kubectl canary {verb} " not in page] == []
 

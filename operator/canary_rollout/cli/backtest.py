@@ -338,16 +338,14 @@ def _print(session: Session, what: str, result: Result) -> None:
             _clock(event.at),
             event.stage or "-",
             format_weight(event.weight),
-            Text(
-                clean(f"{event.rule}: {event.message}" if event.rule else event.message),
-                "yellow" if event.warning else "",
-            ),
+            Text(clean(_sentence(event)), "yellow" if event.warning else ""),
         ]
         for event in _told(result.events)
     ]
     console.print(grid(["WHEN (UTC)", "STAGE", "WEIGHT", "WHAT"], rows, right=["WEIGHT"]))
     console.print(Text("\nRules, gates and tests over the whole time", "bold"))
     shown = [tally for tally in result.tallies.values() if tally.ticks["pass"] or tally.ticks["fail"] or tally.longest]
+    shown.sort(key=lambda tally: (-tally.ticks["fail"], -tally.longest))
     rows = [
         [
             tally.rule,
@@ -367,8 +365,19 @@ def _print(session: Session, what: str, result: Result) -> None:
 
 
 def _told(events: "list[Event]") -> "list[Event]":
-    """Events for people: a weight's change is told by the note of the same moment where there is one."""
-    return [event for event in events if event.kind != "verdict" or event.warning]
+    """Events for people: changes of the weight, and warnings; a fail that ends the rollout is told once."""
+    notes = {(event.at, event.rule) for event in events if event.kind == "note" and event.rule}
+    return [
+        event
+        for event in events
+        if event.kind == "weight"
+        or (event.kind == "note" and event.warning)
+        or (event.kind == "verdict" and (event.at, event.rule) not in notes)
+    ]
+
+
+def _sentence(event: "Event") -> str:
+    return f"{event.rule}: {event.message.removeprefix(f'{event.rule}: ')}" if event.rule else event.message
 
 
 def _clock(at: float) -> str:

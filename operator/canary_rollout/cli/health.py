@@ -299,8 +299,9 @@ def picture(session: Session, watcher: Watcher, look: Look) -> "RenderableType":
         titles = ["METRIC", "VERSION", "NOW", f"LAST {about(watcher.length).upper()}", "TREND"]
         parts.append(grid(titles, rows, right=["NOW"]))
     bad = [line for line in look.lines if line.word in {Word.FAIL, Word.BREACHED, Word.NONE}]
-    passing = sum(line.word is Word.PASS for line in look.lines)
-    parts += [Text(), Text(f"{passing} rules, gates and tests pass")]
+    counted = [line for line in look.lines if line.word is not Word.INACTIVE]
+    passing = sum(line.word is Word.PASS for line in counted)
+    parts += [Text(), Text(f"{passing} of {len(counted)} rules, gates and tests pass")]
     if bad:
         styles = {Word.FAIL: "bold red", Word.BREACHED: "bold red", Word.NONE: "yellow"}
         table: list[list[str | Text]] = [
@@ -334,7 +335,11 @@ def _trend(ratio: float | None) -> str:
         return ""
     if 0.9 <= ratio <= 1.1:
         return "steady"
-    return f"{'up' if ratio > 1 else 'down'} to {ratio:.2g}x"
+    return (
+        f"{'up' if ratio > 1 else 'down'} to {ratio:.0f}x"
+        if ratio >= 10
+        else f"{'up' if ratio > 1 else 'down'} to {ratio:.2g}x"
+    )
 
 
 def _number(measure: str, value: float | None) -> str:

@@ -24,6 +24,7 @@ from canary_rollout.analysis.readings import CounterReadings
 from canary_rollout.analysis.sequential import (
     Comparison,
     CounterTracker,
+    PodCounts,
     Policy,
     PromotionGate,
     RawSample,
@@ -31,6 +32,7 @@ from canary_rollout.analysis.sequential import (
     TestVerdict,
     Tick,
 )
+from canary_rollout.analysis.sequential.counts import TENANT_BUCKET
 from canary_rollout.analysis.verdict import Outcome
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
@@ -54,6 +56,9 @@ HISTORY_STEP: Final = 60.0
 
 BEHIND: Final = 3.0
 """Intervals without a tick, after which nothing is said on the strength of older ones."""
+
+FEWEST_OF_TENANTS: Final = 5
+"""Minutes of the tenants' past that are worth something; with less, a sticky stage pauses instead of rolling back."""
 
 PAST_TRIES: Final = 3
 """Times that stable's past is asked for before the comparison begins without it (a query that is too much, say)."""
@@ -280,8 +285,12 @@ async def _learn(
     """Stable's past, before the first tick; whether it is in, or is not waited for any longer."""
     steps = math.floor(min(spec.metrics.history, LONGEST_REPLAY) / HISTORY_STEP)
     running.tries -= 1
+    end = running.began
+    if request.tenants:
+        # The order of the tenants is the revision's own: before it, a bucket held others.
+        steps = min(steps, math.floor((end - (request.began or end)) / HISTORY_STEP))
+        steps = steps if steps >= FEWEST_OF_TENANTS else 0
     if steps:
-        end = running.began
         readings = await sampler.counters_between(request, end - steps * HISTORY_STEP, end, HISTORY_STEP, {})
         running.problem = next((reading.message for reading in readings if not reading.complete), "")
         if running.problem and running.tries:
@@ -313,4 +322,19 @@ def _tick(tracker: CounterTracker, reading: CounterReadings, weight: int, *, sti
     at = reading.at
     for arm, pod, series, value, le, created in reading.samples:
         tracker.add(RawSample(at, arm, pod, series, value, le, created))
-    return tracker.tick(at, weight, complete=reading.complete, sticky=sticky)
+    tick = tracker.tick(at, weight, complete=reading.complete, sticky=sticky)
+    return _by_tenant(tick) if reading.tenants else tick
+
+
+def _by_tenant(tick: Tick) -> Tick:
+    """Where requests are counted by bucket of tenants, pods are left for latency alone: each request counts once."""
+    if not any(pod.pod.startswith(TENANT_BUCKET) for pod in (*tick.canary, *tick.stable)):
+        return tick
+    return replace(tick, canary=tuple(map(_timed_only, tick.canary)), stable=tuple(map(_timed_only, tick.stable)))
+
+
+def _timed_only(pod: PodCounts) -> PodCounts:
+    if pod.pod.startswith(TENANT_BUCKET):
+        return pod
+    timed = pod.requests if pod.timed is None else pod.timed
+    return replace(pod, requests=0.0, errors=0.0, timed=timed)

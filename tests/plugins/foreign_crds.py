@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import yaml
 from local_cluster import until_served
@@ -54,6 +55,9 @@ SOURCES = {
 }
 
 
+_INSTALLED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
 def available(name: str) -> bool:
     """Whether a data plane's CRDs can be had here."""
     source = SOURCES[name]
@@ -73,8 +77,12 @@ async def crds(name: str) -> list[dict[str, Any]]:
 
 
 async def install_crds(cluster: Any, *names: str) -> None:
-    """Install them and return once their kinds are served."""
-    found = [one for name in names for one in await crds(name)]
+    """Install those that are not installed yet, and return once their kinds are served."""
+    there = _INSTALLED.setdefault(cluster, set())
+    found = [one for name in names if name not in there for one in await crds(name)]
+    if not found:
+        return
+    there.update(names)
     await cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump_all(found))
     await until_served(cluster, *(one["metadata"]["name"] for one in found))
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from .base import CANARY, ROLLOUT, STABLE, Adapter, Refused, http_service
 
-MODULES = ("gateway_api", "weighted_lists")
+MODULES = ("gateway_api", "weighted_lists", "own_proxies")
 
 ADAPTERS: tuple[Adapter, ...] = tuple(
     adapter for name in MODULES for adapter in import_module(f"{__name__}.{name}").ADAPTERS

@@ -241,10 +241,11 @@ def _with_other_names(value, old, new):
 
 async def test_what_needs_more_than_weights_is_refused_with_advice(there):
     there.stages[0]["cohort"] = {"header": "X-Cohort", "values": ["internal"]}
-    there.traffic["pin"] = {"header": "X-Canary"}
+    there.traffic |= {"pin": {"header": "X-Canary"}, "requestHeaders": {"baggage": True}}
     said = " ".join(there.router().problems())
     assert "stage half: its cohort needs a route of its own" in said
     assert "traffic.pin needs routes of its own" in said
+    assert "baggage needs headers to be added" in said
     cohort = Cohort.model_validate({"header": "X-Cohort", "values": ["internal"]})
     assert isinstance(await there.router().ensure(Route(100, "v2", "v1", cohort=cohort), fence=None), Rejected)
     assert isinstance(await there.router().ensure(Route(0, "v2", "v1", mirror=100), fence=None), Rejected)

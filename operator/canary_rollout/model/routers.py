@@ -106,8 +106,13 @@ class IngressNginxTraffic(SpecModel):
     )
     controller_version: ControllerVersion | None = Field(
         None,
-        description="Version of the controller, such as 1.12.1. Needed for weights that are no whole per cent: before "
-        "1.7.0 it ignores canary-weight-total, and 0.5% would be 50%.",
+        description="Version of the controller, such as 1.12.1, where the image of its Deployment does not tell it. Needed "
+        "for weights that are no whole per cent: before 1.7.0 it ignores canary-weight-total, and 0.5% would be 50%.",
+    )
+    controller_namespace: DnsLabel = Field(
+        "ingress-nginx",
+        description="Namespace of the controller's Deployment (label app.kubernetes.io/name: ingress-nginx), whose image "
+        "tells its version.",
     )
 
 

@@ -19,6 +19,8 @@ BY_HEADER_PATTERN: Final = PREFIX + "canary-by-header-pattern"
 BY_COOKIE: Final = PREFIX + "canary-by-cookie"
 AFFINITY: Final = PREFIX + "affinity"
 AFFINITY_CANARY: Final = PREFIX + "affinity-canary-behavior"
+PASSTHROUGH: Final = PREFIX + "ssl-passthrough"
+BY_KEYS: Final = (BY_HEADER, BY_HEADER_VALUE, BY_HEADER_PATTERN, BY_COOKIE)
 CLASS: Final = "kubernetes.io/ingress.class"
 REVISION: Final = "canaryrollout.dev/revision"
 WRITTEN_AT: Final = "canaryrollout.dev/written-at"
@@ -32,18 +34,34 @@ def cohort_annotations(field: str, cohort: Cohort | None) -> dict[str, str]:
     """
     if cohort is None:
         return {}
+    if cohort.regions is not None:
+        raise RouterError(
+            f"{field}.regions: ingress-nginx has one weight for everybody: remove it, or use the nginx router"
+        )
     values = tuple(validate.cohort_values(f"{field}.values", cohort.values))
     if cohort.header is None:
-        if values != ("always",):
+        if values != ("always",) or cohort.prefixes or cohort.pattern is not None:
             raise RouterError(
-                f'{field}: ingress-nginx compares a cookie with "always" alone, not with {", ".join(values)}: use that one '
+                f'{field}: ingress-nginx compares a cookie with "always" alone, not with anything else: use that one '
                 "value, or a header"
             )
         return {BY_COOKIE: validate.header_name(f"{field}.cookie", cohort.cookie)}
     name = {BY_HEADER: validate.header_name(f"{field}.header", cohort.header)}
-    if len(values) == 1:
+    if len(values) == 1 and not cohort.prefixes and cohort.pattern is None:
         return {**name, BY_HEADER_VALUE: values[0]}
-    return {**name, BY_HEADER_PATTERN: f"^(?:{'|'.join(value.replace('.', '[.]') for value in values)})$"}
+    anyone = [_literal(value) for value in values]
+    anyone += [f"{_literal(prefix)}.*" for prefix in validate.cohort_values(f"{field}.prefixes", cohort.prefixes)]
+    if cohort.pattern is not None:
+        parts = validate.pattern(f"{field}.pattern", cohort.pattern).split("*")
+        anyone.append(".*".join(_literal(part) for part in parts))
+    if any(" " in one for one in anyone):
+        raise RouterError(f"{field}.pattern: ingress-nginx refuses a space in a pattern: write * in its place")
+    return {**name, BY_HEADER_PATTERN: f"^(?:{'|'.join(anyone)})$"}
+
+
+def _literal(text: str) -> str:
+    """``text`` for a regular expression, written with characters that the controller lets through."""
+    return re.sub(r"[.()]", lambda found: f"[{found.group()}]", text)
 
 
 def cohort_of(notes: dict[str, str]) -> Cohort | None:

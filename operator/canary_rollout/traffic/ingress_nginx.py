@@ -25,6 +25,7 @@ from canary_rollout.kube.port import (
     NotFoundError,
     Object,
 )
+from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
 from canary_rollout.model.routers import IngressNginxTraffic
 from canary_rollout.model.units import FULL, format_instant, format_weight
@@ -32,6 +33,7 @@ from canary_rollout.traffic import latch
 from canary_rollout.traffic.ingress_annotations import (
     AFFINITY,
     AFFINITY_CANARY,
+    BY_KEYS,
     CANARY,
     CLASS,
     REVISION,
@@ -45,15 +47,21 @@ from canary_rollout.traffic.ingress_annotations import (
     weight_of,
     written_at,
 )
+from canary_rollout.traffic.ingress_review import (
+    Version,
+    backends,
+    conflicts,
+    parse_version,
+    primary_problems,
+    running_versions,
+    service_of,
+)
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
 from canary_rollout.traffic.services import find_service
 
 _TOTAL_SINCE: Final = (1, 7, 0)
 """The controller's first version that honours canary-weight-total for rules (its #9729, #9745)."""
-
-Place = tuple[str, str, str]
-"""Host, path, pathType."""
 
 
 class IngressNginxRouter:
@@ -76,20 +84,25 @@ class IngressNginxRouter:
         return Capabilities(step=1 if self._fine() else 100, sticky=False, cohorts=True, proof=Proof.SETTLE)
 
     def _fine(self) -> bool:
+        """Whether every controller there is honours the total: by their images where those can be read, else as told."""
         given = self._settings.controller_version
-        return given is not None and tuple(int(part) for part in given.removeprefix("v").split(".")) >= _TOTAL_SINCE
+        versions = self._running() or ([parse_version(given)] if given is not None else [])
+        return bool(versions) and versions[0] >= _TOTAL_SINCE
+
+    def _running(self) -> list[Version]:
+        return running_versions(self._context.reader, self._settings.controller_namespace)
 
     # What stands in the way
 
     def problems(self) -> list[str]:
         """Why the controller would refuse or ignore what we write, which it says to nobody."""
-        found = [*self._spec_problems()]
+        found = [*self._spec_problems(), *self._version_problems()]
         try:
             primary = self._primary()
             rules = self._rules(primary)
         except RouterError as error:
             return [*found, f"{error}"]
-        return [*found, *self._primary_problems(primary), *self._conflicts(rules)]
+        return [*found, *self._primary_problems(primary), *self._conflicts(primary, rules)]
 
     def _spec_problems(self) -> Iterator[str]:
         spec = self._context.spec
@@ -98,53 +111,48 @@ class IngressNginxRouter:
                 "ingressNginx decides each request by itself and cannot keep tenants on a version: remove traffic.sticky, "
                 "or use the nginx router"
             )
+        if spec.traffic.pin is not None:
+            yield (
+                "ingressNginx has one header rule, which the cohorts use: remove traffic.pin and name a cohort by that header "
+                f"({spec.traffic.pin.header}: {spec.traffic.pin.canary}), or use the nginx router"
+            )
+        if spec.traffic.request_headers.baggage:
+            yield "ingressNginx tells the app nothing: remove traffic.requestHeaders.baggage, or use the nginx router"
         for stage in spec.stages:
             if stage.weight % self.capabilities().step:
                 yield (
                     f"stage {stage.name}: {format_weight(stage.weight)} is no whole per cent, and controllers before 1.7.0 "
-                    f"would serve {format_weight(min(FULL, stage.weight * 100))} instead: name the controller's version in "
-                    f"traffic.ingressNginx.controllerVersion, or choose {format_weight(max(100, stage.weight // 100 * 100))}"
+                    f"would serve {format_weight(min(FULL, stage.weight * 100))} instead: {self._advice()}, or choose "
+                    f"{format_weight(max(100, stage.weight // 100 * 100))}"
                 )
             try:
                 cohort_annotations(f"stage {stage.name}: cohort", stage.cohort)
             except RouterError as error:
                 yield f"{error}"
 
-    def _primary_problems(self, primary: Object) -> Iterator[str]:
-        notes = primary["metadata"].get("annotations") or {}
-        where = f"Ingress {self._context.namespace}/{self._settings.ingress}"
-        if notes.get(CANARY) == "true":
-            yield f"{where} is a canary itself: name the Ingress that routes to the stable Service"
-        if notes.get(AFFINITY):
+    def _advice(self) -> str:
+        if running := self._running():
+            return f"update the controller, which is {'.'.join(str(part) for part in running[0])}"
+        return "name the controller's version in traffic.ingressNginx.controllerVersion"
+
+    def _version_problems(self) -> Iterator[str]:
+        given, running = self._settings.controller_version, self._running()
+        if given is not None and running and parse_version(given) not in running:
             yield (
-                f"{where} has {AFFINITY}: clients keep the version they met first, whatever the weight says: remove it, "
-                "or use the nginx router"
+                f"traffic.ingressNginx.controllerVersion is {given}, and the image of the controller in namespace "
+                f"{self._settings.controller_namespace} says {'.'.join(str(part) for part in running[0])}: remove the field"
             )
+
+    def _primary_problems(self, primary: Object) -> Iterator[str]:
+        yield from primary_problems(primary, f"Ingress {self._context.namespace}/{self._settings.ingress}")
         ours = self._ours()
         if ours is not None and (ours["metadata"].get("labels") or {}).get(ROLLOUT_LABEL) != self._context.name:
             yield f"Ingress {self._context.namespace}/{self.name} exists and is not ours: rename or delete it"
 
-    def _conflicts(self, rules: list[Object]) -> Iterator[str]:
-        """What makes the controller drop a canary without a word (one canary per place; not a primary of the same host)."""
-        places = {place for place, _ in _backends({"spec": {"rules": rules}})}
-        hosts = {host for host, _, _ in places}
-        canary = self._context.spec.workload.canary.service
-        for other in self._context.reader.select(INGRESSES, self._context.namespace, {}):
-            metadata = other["metadata"]
-            if metadata["name"] == self.name:
-                continue
-            is_canary = (metadata.get("annotations") or {}).get(CANARY) == "true"
-            for place, service in _backends(other):
-                if is_canary and place in places:
-                    yield (
-                        f"Ingress {metadata['name']} is a canary for {place[0]}{place[1]} already, and the controller takes "
-                        "one: delete it"
-                    )
-                elif not is_canary and place[0] in hosts and service == canary:
-                    yield (
-                        f"Ingress {metadata['name']} sends {place[0]}{place[1]} to the canary Service {canary} itself; the "
-                        "controller ignores a canary then: remove that path or give it a Service of its own"
-                    )
+    def _conflicts(self, primary: Object, rules: list[Object]) -> Iterator[str]:
+        places = {place for place, _ in backends({"spec": {"rules": rules}})}
+        others = self._context.reader.select(INGRESSES, self._context.namespace, {})
+        return conflicts(others, primary, self.name, places, self._context.spec.workload.canary.service)
 
     def watched(self) -> tuple[Watched, ...]:
         """All Ingresses of the namespace (conflicts), and both Services."""
@@ -188,7 +196,7 @@ class IngressNginxRouter:
         return RouteView(
             weight=weight_of(notes),
             revision=notes.get(REVISION, ""),
-            cohort=cohort_of(notes),
+            cohort=self._cohort(notes),
             confirmed=not pending,
             confirmed_at=settled if not pending else None,
             pending=pending,
@@ -199,6 +207,17 @@ class IngressNginxRouter:
             outdated=outdated,
             again_at=settled if now < settled else None,
         )
+
+    def _cohort(self, notes: dict[str, str]) -> Cohort | None:
+        """The cohort that the annotations say: one of the stages', else as well as it can be read."""
+        there = {key: notes[key] for key in BY_KEYS if key in notes}
+        for stage in self._context.spec.stages:
+            try:
+                if stage.cohort is not None and cohort_annotations("cohort", stage.cohort) == there:
+                    return stage.cohort
+            except RouterError:
+                continue  # cannot be expressed, so it is not what is there
+        return cohort_of(notes)
 
     def _outdated(self, ours: Object) -> bool:
         try:
@@ -217,7 +236,7 @@ class IngressNginxRouter:
             paths = [
                 {**path, "backend": {"service": {"name": services.canary.service, "port": self._port(path)}}}
                 for path in (rule.get("http") or {}).get("paths") or []
-                if _service(path) == services.stable.service
+                if service_of(path) == services.stable.service
             ]
             if paths:
                 rules.append({**({"host": rule["host"]} if rule.get("host") else {}), "http": {"paths": paths}})
@@ -343,14 +362,3 @@ class IngressNginxRouter:
                 await self._context.api.delete(INGRESSES, self._context.namespace, self.name)
             except NotFoundError:
                 return
-
-
-def _service(path: Object) -> str:
-    backend = path.get("backend") or {}
-    return f"{(backend.get('service') or {}).get('name', '')}"
-
-
-def _backends(ingress: Object) -> Iterator[tuple[Place, str]]:
-    for rule in (ingress.get("spec") or {}).get("rules") or []:
-        for path in (rule.get("http") or {}).get("paths") or []:
-            yield (rule.get("host") or "", path.get("path") or "/", path.get("pathType") or ""), _service(path)

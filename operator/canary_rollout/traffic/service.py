@@ -105,6 +105,8 @@ class ServiceRouter:
         for field, given in (("sticky", spec.traffic.sticky), ("pin", spec.traffic.pin)):
             if given is not None:
                 yield f"a Service deals out connections and looks at no request: remove traffic.{field}, or {instead}"
+        if spec.traffic.request_headers.baggage:
+            yield f"a Service adds no headers: remove traffic.requestHeaders.baggage, or {instead}"
         if spec.workload.canary.scaling is not None:
             yield "the service router scales the canary by the weight: remove workload.canary.scaling"
         for stage in spec.stages:

@@ -133,6 +133,8 @@ class WeightedListRouter:
         advice = "use the nginx, envoy or gatewayAPI router for it"
         if self._context.spec.traffic.pin is not None:
             yield f"traffic.pin needs routes of its own, and {self.where} is yours: remove it, or {advice}"
+        if self._context.spec.traffic.request_headers.baggage:
+            yield f"traffic.requestHeaders.baggage needs headers to be added, and {self.where} is yours: remove it, or {advice}"
         for stage in self._context.spec.stages:
             if stage.cohort is not None:
                 yield (

@@ -87,7 +87,7 @@ def test_allowed_tenants_are_in_from_the_first_stage_and_denied_ones_only_at_the
 
 def test_a_cohort_told_by_the_same_header_is_counted_and_its_members_may_leave_again(shop, make):
     stages = [
-        {"name": "few", "weight": "0.01%", "hold": "1h", "cohort": {"header": "x-tenant-id", "values": ["acme"]}},
+        {"name": "few", "weight": "0.01%", "hold": "1h", "cohort": {"header": "x-tenant-id", "prefixes": ["ac"]}},
         {"name": "more", "weight": "0.02%", "hold": "1h"},
         {"name": "all", "weight": "100%", "hold": "1h"},
     ]

@@ -308,7 +308,7 @@ def test_a_pushgateway_that_refuses_is_an_error(diff):
         (["--path", "/a"], "both --stable URL and --canary URL"),
         (["--stable", "http://h", "--canary", "http://h"], "say what to send"),
         (["--stable", "http://u:p@h", "--canary", "http://h", "--path", "/"], "without credentials"),
-        (["--stable", "ftp://h", "--canary", "http://h", "--path", "/"], "is no address"),
+        (["--stable", "ftp://h", "--canary", "http://h", "--path", "/"], "this is no address"),
         (["--path", "a b"], "is no HTTP method"),
         (["--path", "a"], "is no path"),
         (["--path", "http://elsewhere/"], "is no path"),
@@ -359,6 +359,21 @@ def test_by_name_the_two_services_are_reached_through_kubectl(world, forwarding,
     lines = asked.read_text().splitlines()
     options = "--namespace=shop --context=prod port-forward --address=127.0.0.1"
     assert lines == [f"{options} service/checkout :80", f"{options} service/checkout-canary :80"]
+
+
+def test_inside_the_cluster_the_services_are_asked_directly(world, monkeypatch):
+    asked = []
+
+    async def ask_both(requests, settings, rules):
+        asked.append((settings.stable, settings.canary))
+        return []
+
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setattr("canary_rollout.cli.differ.run.ask_both", ask_both)
+    for name in ("checkout", "checkout-canary"):
+        world.api.put(SERVICES, {"metadata": {"name": name, "namespace": "shop"}, "spec": {"ports": [{"port": 8080}]}})
+    assert world.run("diff", "checkout", "--path", "/a").exit_code == 3
+    assert asked == [("http://checkout.shop.svc:8080", "http://checkout-canary.shop.svc:8080")]
 
 
 def test_what_kubectl_says_is_passed_on_when_it_cannot_forward(world, forwarding):

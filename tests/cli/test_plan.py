@@ -58,6 +58,13 @@ def test_rules_that_get_too_few_requests_in_a_stage_are_named(plan):
     assert "too few requests for a verdict in internal-test (75), needed are 100 in 5m: error-rate" in text
 
 
+def test_a_sticky_rollout_is_told_what_its_share_means(plan):
+    sticky = {"nginx": {"service": "edge"}, "sticky": {"header": "X-Tenant-ID"}}
+    text = " ".join(plan("--rps", "50", traffic=sticky).stdout.split())
+    assert "the share is one of tenants" in text
+    assert "Source app does not count by tenant: the comparison pauses" in text
+
+
 def test_a_weight_the_router_cannot_express_ends_with_one(plan):
     result = plan("--rps", "50", traffic={"ingressNginx": {"ingress": "checkout"}})
     assert result.exit_code == 1

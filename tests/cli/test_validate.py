@@ -284,6 +284,21 @@ def test_presets_of_ones_own_are_known(check, tmp_path):
     assert check(GOOD.replace(RULE, rule), args=["--presets", str(own)]).exit_code == 0
 
 
+def test_presets_of_a_config_map_are_known_if_it_is_among_the_files(check):
+    rule = '{name: x, preset: open-tills, above: "1", minRequests: 0}'
+    text = GOOD.replace(RULE, rule).replace("metrics: {", "metrics: {presets: [tills], ")
+    alone = check(text)
+    assert (alone.exit_code, "pass those of metrics.presets with --presets" in alone.said) == (0, True)
+    config_map = """---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: tills, namespace: shop}
+data:
+  tills.yaml: "name: tills\\nmeasures: {open-tills: {gauge: {series: tills_open}}}"
+"""
+    assert check(text + config_map).data["problems"] == []
+
+
 def test_rule_sets_of_the_same_files_are_taken_in_and_others_are_named(check):
     refer = '  haltRuleSets:\n  - {name: shared, variables: {limit: "2"}}\n  haltRules:'
     text = GOOD.replace("  haltRules:", refer)

@@ -71,7 +71,7 @@ class Login:
         """
         url = (given["prometheus"] or "").rstrip("/")
         if url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-            raise click.UsageError(f"--prometheus: {url!r} is no address: write http://host:port without credentials")
+            raise click.UsageError("--prometheus: this is no address: write http://host:port without credentials")
         headers = [_header(text) for text in given["headers"]]
         if given["bearer_token_file"]:
             headers.append(("Authorization", f"Bearer {_secret(given['bearer_token_file'])}"))

@@ -238,6 +238,7 @@ async def _ticks(history: "History", arms: _Arms, stretch: tuple[float, float, f
 
 async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "MetricRequest") -> Result:
     from canary_rollout.analysis.readings import ReadingKind
+    from canary_rollout.analysis.sequential.ruling import RECEIVED_SHARE
     from canary_rollout.cli.asking import unreachable
     from canary_rollout.cli.errors import CliError, Exit
     from canary_rollout.cli.simulate import Tally
@@ -257,7 +258,7 @@ async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "
         result.ticks += 1
         result.canary_seen += any(pair.canary.value for key, pair in readings.items() if key.what == "requests")
         assessment = await simulation.tick(past)
-        for verdict in assessment.every:
+        for verdict in (found for found in assessment.every if found.rule != RECEIVED_SHARE):
             result.tallies.setdefault(verdict.rule, Tally(verdict.rule)).take(verdict, at)
         result.through = at
         if simulation.over and result.ended is None:

@@ -155,9 +155,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
         headers[name] = value.strip()
     for option in ("stable", "canary", "push"):
         if given[option] and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", given[option]):
-            raise click.UsageError(
-                f"--{option}: {given[option]!r} is no address: write http://host:port without credentials"
-            )
+            raise click.UsageError(f"--{option}: this is no address: write http://host:port without credentials")
     return {
         "stable": given["stable"],
         "canary": given["canary"],

@@ -253,7 +253,15 @@ def _measures(manifest: Manifest, spec: CanaryRolloutSpec, presets: frozenset[st
     for place, measure in measures_of(spec):
         if measure.preset is not None and measure.preset not in presets:
             hint = _close(measure.preset, presets, "`kubectl canary presets` lists them")
-            yield _at(manifest, (*place, "preset"), f"there is no preset {measure.preset}: {hint}")
+            # A ConfigMap that is not among the files may well have it.
+            elsewhere = bool(spec.metrics.presets) and "did you mean" not in hint
+            words = f"there is no preset {measure.preset} here: pass those of metrics.presets with --presets"
+            yield _at(
+                manifest,
+                (*place, "preset"),
+                words if elsewhere else f"there is no preset {measure.preset}: {hint}",
+                warning=elsewhere,
+            )
         if measure.query is not None:
             for message, warning in query_problems(measure.query):
                 yield _at(manifest, (*place, "query"), message, warning=warning)

@@ -6,6 +6,7 @@ from typing import Final
 
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage, Sticky
 from canary_rollout.model.units import FULL
+from canary_rollout.traffic.choice import member
 from canary_rollout.traffic.envoy import hashing as envoy
 from canary_rollout.traffic.nginx import hashing as nginx
 
@@ -133,7 +134,7 @@ def in_cohort(stage: Stage, sticky: Sticky, name: str) -> bool:
     cohort = stage.cohort
     if cohort is None or not same_key(stage, sticky):
         return False
-    return name in cohort.values or name.startswith(tuple(getattr(cohort, "prefixes", ())))
+    return member(cohort, name) != ""
 
 
 def same_key(stage: Stage, sticky: Sticky) -> bool:

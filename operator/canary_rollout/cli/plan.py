@@ -217,6 +217,17 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
         "cases. 100%, 5%, 1%: how long until a canary that fails so many requests is found. EXCLUDES: higher error rates "
         "are ruled out when the hold ends and nothing was found."
     )
+    if spec.traffic.sticky is not None:
+        counted = spec.metrics.source == "agent"
+        console.print(
+            "Tenants are kept on a version, so the share is one of tenants, and a few heavy ones can make it much more of the "
+            "requests (`kubectl canary cohort` shows whom)."
+            + (
+                ""
+                if counted
+                else f" Source {spec.metrics.source} does not count by tenant: the comparison pauses instead of rolling back."
+            )
+        )
     if not spec.analysis.enabled:
         console.print("The comparison with stable is off (analysis.enabled): only halt rules and gates judge.")
     for line in (*refused, *_few_lines(found), *_rule_lines(found)):

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from canary_rollout.cli.errors import Exit
+from canary_rollout.cli.errors import CliError, Exit
 from canary_rollout.cli.options import output_option, own_presets, target_options
 from canary_rollout.cli.session import session_of
 
 if TYPE_CHECKING:
     from canary_rollout.cli.lint import Problem
     from canary_rollout.cli.manifest import Manifest
+    from canary_rollout.metrics.presets import Presets
     from canary_rollout.model.spec import CanaryRolloutSpec
 
 
@@ -53,7 +54,7 @@ def validate(
             manifests += read(file)
         except UnreadableError as error:
             problems.append(Problem(error.source, error.line, "", error.problem))
-    presets = own_presets(own)
+    presets = [*own_presets(own), *_config_maps(manifests)]
     sets = {}
     valid: list[str] = []
     for manifest in manifests:
@@ -85,6 +86,28 @@ def validate(
     else:
         _print(seen, problems, valid, passed_over)
     return Exit.REFUSED if bad else Exit.OK
+
+
+def _config_maps(manifests: "list[Manifest]") -> "list[Presets]":
+    """Preset sets in the ConfigMaps of the files; those that are none are no preset sets."""
+    from canary_rollout.metrics.errors import PresetError
+    from canary_rollout.metrics.presets import prepare, read
+
+    named = {
+        name
+        for manifest in manifests
+        if manifest.kind == "CanaryRollout" and isinstance(manifest.raw.get("spec"), dict)
+        for name in (manifest.raw["spec"].get("metrics") or {}).get("presets") or ()
+    }
+    found = []
+    for manifest in manifests:
+        if manifest.kind == "ConfigMap" and manifest.metadata.get("name") in named:
+            for key, text in (manifest.raw.get("data") or {}).items():
+                try:
+                    found.append(prepare(read(str(text), f"{manifest.metadata['name']}/{key}")))
+                except PresetError as error:
+                    raise CliError(f"{manifest.source}:{manifest.line(('data', key))}: {error}") from error
+    return found
 
 
 def _namespace(ctx: click.Context, manifest: "Manifest") -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from canary_rollout.cli.options import DURATION, name_argument, output_option, target_options
+from canary_rollout.cli.options import DURATION, name_argument, output_option, prometheus_options, target_options
 from canary_rollout.cli.session import Connection, Session, session_of
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Version:
 
 @click.command(short_help="Stable and canary side by side: share, requests, errors, latency.")
 @name_argument
-@click.option("--prometheus", metavar="URL", help="Ask this Prometheus instead of the one in the spec.")
 @click.option("--window", type=DURATION, help="Look back this far; default: the spec's metrics.window.")
+@prometheus_options
 @output_option
 @target_options
 @click.pass_context
-def versions(ctx: click.Context, *, name: str, prometheus: str | None, window: str | None, output: str | None) -> int:
+def versions(ctx: click.Context, /, *, name: str, output: str | None, **given: Any) -> int:
     """Show both versions of rollout NAME: revision, share of the traffic, requests, error rate and latency."""
     session = session_of(ctx)
 
@@ -66,7 +66,7 @@ def versions(ctx: click.Context, *, name: str, prometheus: str | None, window: s
         from canary_rollout.cli.find import get_rollout
 
         rollout = await get_rollout(connection, name)
-        found = await gather(session, connection, rollout, prometheus, window)
+        found = await gather(session, connection, rollout, given)
         if output:
             from canary_rollout.cli.show import print_data
 
@@ -77,16 +77,14 @@ def versions(ctx: click.Context, *, name: str, prometheus: str | None, window: s
     return session.run(show)
 
 
-async def gather(
-    session: Session, connection: Connection, rollout: "Object", prometheus: str | None, window: str | None
-) -> list[Version]:
+async def gather(session: Session, connection: Connection, rollout: "Object", given: dict[str, Any]) -> list[Version]:
     """Both versions, stable first."""
     from canary_rollout.cli.view import view_of
 
     view = view_of(rollout, session.tools.now())
     workload = rollout["spec"]["workload"]
     sides = [await _side(connection, workload[version]["deployment"]) for version in ("stable", "canary")]
-    request, trouble = _request(rollout, sides, prometheus, window)
+    request, trouble = await _request(connection, rollout, given)
     samples = None
     if request is not None:
         async with session.tools.sampler() as sampler:
@@ -140,32 +138,29 @@ async def _side(connection: Connection, deployment: str) -> _Side:
     return _Side(images, tuple(pod for pod in pods if not pod["metadata"].get("deletionTimestamp")))
 
 
-def _request(
-    rollout: "Object", sides: list[_Side], prometheus: str | None, window: str | None
+async def _request(
+    connection: Connection, rollout: "Object", given: dict[str, Any]
 ) -> "tuple[MetricRequest | None, str]":
     """What to ask Prometheus, or why nothing can be asked."""
     from pydantic import ValidationError
 
+    from canary_rollout.cli.asking import Login, subject_of_cluster
     from canary_rollout.cli.view import clean
     from canary_rollout.metrics.errors import UnsafeValueError
-    from canary_rollout.metrics.request import MetricRequest
     from canary_rollout.model.spec import CanaryRolloutSpec
     from canary_rollout.model.units import parse_duration
 
-    metadata, raw = rollout["metadata"], rollout["spec"]
-    if prometheus is not None:
-        raw = {**raw, "metrics": {**raw.get("metrics", {}), "prometheus": prometheus}}
+    login = Login.of(given)
     try:
-        spec = CanaryRolloutSpec.model_validate(raw)
-        stable, canary = (_replica_sets(side.pods) for side in sides)
-        request = MetricRequest.of(metadata["namespace"], metadata["name"], spec, None, stable, canary)
+        spec = CanaryRolloutSpec.model_validate(rollout["spec"])
+        request = (await subject_of_cluster(connection, rollout, spec, login)).request(None)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return None, clean(f"no numbers: {where} of the spec cannot be read here ({first['msg']})")
     except UnsafeValueError as error:
         return None, clean(f"no numbers: {error}")
-    length = parse_duration(window) if window is not None else spec.metrics.window
+    length = parse_duration(given["window"]) if given["window"] is not None else spec.metrics.window
     return replace(request, measures=_measures(length)), ""
 
 
@@ -173,12 +168,6 @@ def _measures(window: float) -> "frozenset[MeasureKey]":
     from canary_rollout.analysis.readings import REQUESTS, MeasureKey
 
     return frozenset(MeasureKey(what, window) for what in (REQUESTS, "error-rate", "latency-p50", "latency-p99"))
-
-
-def _replica_sets(pods: "tuple[Object, ...]") -> frozenset[str]:
-    """Names of the ReplicaSets these pods belong to."""
-    owners = (owner for pod in pods for owner in pod["metadata"].get("ownerReferences") or ())
-    return frozenset(owner["name"] for owner in owners if owner.get("kind") == "ReplicaSet")
 
 
 def _numbers(

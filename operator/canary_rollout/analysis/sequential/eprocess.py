@@ -37,7 +37,14 @@ _BLOCK_DISPERSIONS: Final = 3.0
 
 @dataclass(slots=True)
 class Cell:
-    """One tick's counts."""
+    """One tick's counts.
+
+    Attributes:
+        gain: what it has added to the mixture's members so far; ``None``: nothing, or (when ``sealed``) what ``n1`` to
+            ``e2`` are worth.
+        held: the same without the canary's bad requests.
+        sealed: its gain was left out of a checkpoint.
+    """
 
     index: int
     odds_floor: float
@@ -47,6 +54,7 @@ class Cell:
     e2: float = 0.0
     gain: list[float] | None = None
     held: list[float] | None = None
+    sealed: bool = False
 
     def odds(self, tolerance: float) -> float:
         """Odds that a bad request is the canary's, if the canary is just tolerable."""
@@ -278,8 +286,10 @@ class RatioProcess:
 
     def _touch(self, cell: Cell) -> None:
         """Reckon what a cell has added so far, before it changes."""
-        if cell.gain is None and (cell.e1 or cell.e2):
-            cell.gain, cell.held = self._worth(cell)
+        if cell.sealed:
+            cell.sealed = False
+            if cell.e1 or cell.e2:
+                cell.gain, cell.held = self._worth(cell)
 
     def _add(self, cell: Cell, gain: list[float], held: list[float]) -> None:
         """Add what changed in a cell.
@@ -354,6 +364,7 @@ class RatioProcess:
         for cell in self.ring:
             cell.n1, cell.e1, cell.n2, cell.e2 = count_shorts((cell.n1, cell.e1, cell.n2, cell.e2))
             cell.gain = cell.held = None  # reckoned again from these, as a restored process will
+            cell.sealed = True
         self.waiting = [shorts(entry) for entry in self.waiting if entry[2] > 0]
         block = self._block
         self._block = _Block(block.first, *shorts((block.n1, block.e1, block.n2, block.e2, block.odds_floor)))
@@ -391,7 +402,8 @@ class RatioProcess:
         )
         first = made.index - len(raw["c"]) + 1
         for offset, (n1, e1, n2, e2) in enumerate(raw["c"]):
-            made.ring.append(Cell(first + offset, raw["o"][offset] if raw["o"] else 0.0, n1, e1, n2, e2))
+            floor = raw["o"][offset] if raw["o"] else 0.0
+            made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2, sealed=True))
         made.latest, made.phi = int(raw["j"]), float(raw["f"])
         made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
         made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))

@@ -4,6 +4,7 @@ The treatment of each case is the table of the analysis method, section 2.0; ``d
 extrapolated: what a tick reports was counted by the pods, and what arrives late is in a later tick.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
@@ -38,6 +39,7 @@ class _Pod:
     old: bool
     last: dict[Key, float] = field(default_factory=dict)
     settled: float = -inf
+    taken: float = -inf
     ts: float = -inf
     seen: set[Key] = field(default_factory=set)
     unsettled: dict[Key, float] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class CounterTracker:
         self._first_ts: float | None = None
         self._pods: dict[tuple[str, str], _Pod] = {}
         self._ticks = 0
+        self._fresh_at: deque[float] = deque(maxlen=LONGEST_SPAN)
         self._open: set[tuple[str, str]] = set()
         self._scraped: dict[str, float] = {}
         self._gap: dict[str, float] = {}
@@ -146,6 +149,7 @@ class CounterTracker:
         fresh = sorted((pod for pod in self._pods.values() if pod.news), key=lambda pod: (pod.arm, pod.name))
         if fresh:
             self._ticks += 1
+            self._fresh_at.append(at)
         arms: dict[str, list[PodCounts]] = {"canary": [], "stable": []}
         for pod in fresh:
             arms[pod.arm].append(self._take(pod))
@@ -180,7 +184,7 @@ class CounterTracker:
                 del self._pods[key]
 
     def _take(self, pod: _Pod) -> PodCounts:
-        span = min(max(self._ticks - pod.tick, 1), LONGEST_SPAN)
+        span = min(max(self._ticks - pod.tick, self._covered(pod), 1), LONGEST_SPAN)
         counts = PodCounts(
             pod.name,
             pod.requests,
@@ -191,8 +195,15 @@ class CounterTracker:
             pod.settled if self._scrape_times else None,
         )
         pod.requests = pod.errors = pod.timed = 0.0
-        pod.slow, pod.news, pod.tick = {}, False, self._ticks
+        pod.slow, pod.news, pod.tick, pod.taken = {}, False, self._ticks, pod.settled
         return counts
+
+    def _covered(self, pod: _Pod) -> int:
+        """Ticks that lie between the scrapes of this and the last increment: more than passed, when a late one came first."""
+        if not self._scrape_times or pod.taken == -inf:
+            return 1
+        passed = sum(at > pod.taken + self._interval for at in self._fresh_at)
+        return min(round((pod.settled - pod.taken) / self._interval), passed)
 
     def _gauges(self, at: float) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         oldest = at - STALE_INTERVALS * self._interval

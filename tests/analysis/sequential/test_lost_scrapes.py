@@ -1,0 +1,84 @@
+"""Scrapes that are lost or late: whatever order counts come in, the evidence is that of the counts."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canary_rollout.analysis.sequential import RawSample
+from canary_rollout.analysis.sequential.eprocess import Flow, RatioProcess
+from canary_rollout.analysis.sequential.tracker import CounterTracker
+
+few = st.integers(0, 30)
+group = st.tuples(st.integers(1, 5), few, few)
+ticks = st.lists(
+    st.tuples(st.lists(group, max_size=3), st.lists(group, max_size=3), st.booleans()), min_size=1, max_size=25
+)
+
+
+@given(ticks)
+def test_the_first_starts_evidence_is_the_sum_over_all_ticks_however_they_were_filled(history):
+    """Groups of pods that cover different spans fill the same ticks; a checkpoint in between changes nothing."""
+    process = RatioProcess(1.25)
+    for canary, stable, sealed in history:
+        process.take(
+            Flow(
+                {span: [requests + bad, bad, 0.0] for span, requests, bad in canary},
+                {span: [10 * requests + bad, bad] for span, requests, bad in stable},
+            ),
+            1.0,
+            process.index + 1,
+        )
+        if sealed:
+            process = RatioProcess.restore(json.loads(json.dumps(process.state())), process)
+    assert len(history) <= process.reach or process.index > process.reach
+    if process.index <= process.reach:
+        parts = [process._worth(cell)[0] for cell in process.ring if cell.e1 or cell.e2]
+        expected = [sum(part[number] for part in parts) for number in range(len(process.ratios))]
+        assert process.starts[0].logs == pytest.approx(expected, rel=0.01, abs=0.6)  # checkpoints are rounded
+
+
+@given(st.lists(st.tuples(few, few, few), min_size=1, max_size=6))
+def test_evidence_of_one_tick_does_not_depend_on_how_stable_came_in(pods):
+    """Stable's pods of a tick in one group, or each in a group of its own that ends in the same tick."""
+    together, apart = RatioProcess(1.25), RatioProcess(1.25)
+    for process in (together, apart):
+        process.take(Flow({1: [100, 0, 0]}, {1: [900, 1]}), 1.0, 1)
+    requests, bad = (sum(pod[part] for pod in pods) for part in (0, 1))
+    together.take(Flow({1: [100, 4, 0]}, {1: [900 + requests + bad, 2 + bad]}), 1.0, 2)
+    apart.take(Flow({1: [100, 4, 0]}, {1: [900, 2], 9: [0, 0]}), 1.0, 2)
+    apart._spread(Flow({}, {1: [requests + bad, bad]}))
+    apart._gain([apart.ring[-1]])
+    apart._sum()
+    assert apart.log_e == pytest.approx(together.log_e)
+
+
+def tracked(samples, ats):
+    """What the canary's pod did at each tick; a pod of stable is scraped all the time."""
+    tracker, out = CounterTracker(15.0, began=0.0), []
+    samples = sorted(samples, key=lambda sample: sample[2])
+    for at in ats:
+        tracker.add(RawSample(at - 1, "stable", "s0", "requests", 100 * at))
+        while samples and samples[0][2] <= at:
+            ts, value, arrival = samples.pop(0)
+            tracker.add(RawSample(ts, "canary", "c0", "requests", value, arrival=arrival))
+        tick = tracker.tick(at, 500)
+        out.append([(pod.requests, pod.span) for pod in tick.canary])
+    return out
+
+
+def test_a_late_scrape_that_comes_just_before_the_next_ones_does_not_shorten_their_span():
+    """Scrapes of 10, 25, 40, 55, 70 s; that of 25 arrives at 58, the rest with that of 70: they cover 45 s."""
+    samples = [(10, 100, 10), (25, 200, 58), (40, 300, 72), (55, 400, 73), (70, 500, 74)]
+    assert tracked(samples, [15, 30, 45, 60, 75]) == [[(0.0, 1)], [], [], [(100, 3)], [(300, 3)]]
+
+
+def test_a_pod_that_is_scraped_half_as_often_covers_two_ticks():
+    samples = [(at, 10 * at, at + 0.1) for at in range(5, 100, 30)]
+    assert [[span for _, span in tick] for tick in tracked(samples, range(15, 100, 15))] == [[1], [], [2], [], [2], []]
+
+
+def test_a_scrape_that_always_misses_its_tick_covers_one():
+    samples = [(at - 0.01 * (at % 2), 10 * at, at + 0.5) for at in range(15, 300, 15)]
+    assert {span for tick in tracked(samples, range(15, 300, 15)) for _, span in tick} == {1}

@@ -44,5 +44,5 @@ async def test_a_killed_operator_asks_for_the_ticks_it_missed_and_stops_what_wen
     assert play.status["halt"]["rule"] == "error-comparison"
     log = (play.cluster.run_dir / f"{operator.identity}.log").read_text(encoding="utf-8")
     (*_, replay) = [json.loads(line) for line in log.splitlines() if '"replaying"' in line]
-    assert replay["first"] <= began + 2  # from the beginning of this comparison on, not from the restart
-    assert replay["last"] > replay["first"] + 5
+    assert replay["after"] <= began + 2  # from the beginning of this comparison on, not from the restart
+    assert replay["until"] > replay["after"] + 5

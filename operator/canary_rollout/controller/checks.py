@@ -157,13 +157,16 @@ class Checks:
 
 def _taken_up(key: Key, memory: Memory, policy: Policy, latest: float) -> comparing.Running:
     raw = memory.evidence.comparison if memory.evidence is not None else {}
-    if raw:
-        try:
-            return comparing.restored(policy, policy.interval, raw)
-        except EvidenceError as error:
-            # Somebody else wrote it. Starting afresh can only delay a verdict, never make one up.
-            log.warning("the comparison begins anew", namespace=key[0], rollout=key[1], error=str(error))
-    return comparing.begin(policy, policy.interval, latest)
+    if not raw:
+        return comparing.begin(policy, policy.interval, latest)
+    try:
+        running = comparing.restored(policy, policy.interval, raw)
+    except EvidenceError as error:
+        # Somebody else wrote it. Starting afresh can only delay a verdict, never make one up.
+        log.warning("the comparison begins anew", namespace=key[0], rollout=key[1], error=str(error))
+        return comparing.begin(policy, policy.interval, latest)
+    log.info("replaying", namespace=key[0], rollout=key[1], after=running.through, until=latest)
+    return running
 
 
 def _created(pod: Object) -> float:

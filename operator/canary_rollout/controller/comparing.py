@@ -269,7 +269,7 @@ async def _missing(
     first, last, step = stretch
     count = round((last - first) / step) + 1
     if count > SHARED_TICKS:
-        log.info("replaying", rollout=request.key, first=first, last=last)
+        log.info("asking for missed ticks", rollout=request.key, first=first, last=last)
         return await sampler.counters_between(request, first, last, step, created)
     found = []
     for number in range(count):

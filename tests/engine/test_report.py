@@ -10,14 +10,14 @@ from test_journey import stages
 from world import FAIL, NO_DATA, PASS, V1, V2, World, at_stage, spec, verdict
 
 from canary_rollout.analysis.evidence import Breach, Evidence, short
-from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.analysis.verdict import Assessment, Lack, Outcome
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.draft import stage_of, stages_of
 from canary_rollout.engine.report import CHECKPOINT, Facts, report, worth_writing
 from canary_rollout.model.commands import Verb
 from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.effective import MOST_RULES
-from canary_rollout.model.spec import stages_from_weights
+from canary_rollout.model.spec import Action, stages_from_weights
 from canary_rollout.model.status import (
     MAX_HALTS,
     MAX_HEARD,
@@ -388,3 +388,19 @@ def test_stages_given_at_the_start_count_before_those_of_the_spec():
     assert stages_of(spec(), state) == override
     assert stage_of(spec(), state) == override[0]
     assert stage_of(spec(), RolloutState()).name == "first"
+
+
+def test_what_a_rule_that_only_alerts_says_on_its_way_is_not_worth_a_write():
+    world = held()
+    calm = verdict(rule="p75-latency", action=Action.ALERT)
+    breached = verdict(Outcome.NONE, rule="p75-latency", action=Action.ALERT, lack=Lack.NOT_ENOUGH, since=world.now)
+    failed = verdict(Outcome.FAIL, rule="p75-latency", action=Action.ALERT, since=world.now)
+
+    def status(*rules):
+        return report(
+            world.status, world.last, Facts(world.spec, 1, world.route, Assessment(world.now, rules, ()), {}, world.now)
+        )
+
+    assert not worth_writing(status(calm), status(breached), world.now)
+    assert worth_writing(status(calm), status(failed), world.now)
+    assert worth_writing(status(calm), status(replace(breached, action=Action.PAUSE)), world.now)

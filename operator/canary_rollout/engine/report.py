@@ -9,7 +9,7 @@ from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.draft import LONGEST_CAUSE, RESTING, cut, stages_of
 from canary_rollout.model.conditions import Condition, Phase, Reason
 from canary_rollout.model.route import RouteView
-from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.spec import Action, CanaryRolloutSpec
 from canary_rollout.model.status import (
     MAX_HISTORY,
     MAX_VERDICTS,
@@ -32,7 +32,7 @@ LEAST_VERDICTS: Final = 6
 """Written however little room there is."""
 LARGEST_ANALYSIS: Final = 18_500
 """Bytes for evidence and verdicts together; the rest of a status never needs more than 14,000."""
-VERDICT_OVERHEAD: Final = 100
+VERDICT_OVERHEAD: Final = 120
 """Bytes of a verdict beside its rule's name and its message."""
 LONGEST_INACTIVE: Final = 100
 """Characters of the message of a rule that does not apply."""
@@ -101,8 +101,15 @@ def worth_writing(old: CanaryRolloutStatus, new: CanaryRolloutStatus, now: float
 
 def _essence(status: CanaryRolloutStatus) -> CanaryRolloutStatus:
     """The status without what changes at every evaluation."""
-    bare = tuple(verdict.model_copy(update={"message": ""}) for verdict in status.verdicts)
+    bare = tuple(verdict.model_copy(update=_passing(verdict)) for verdict in status.verdicts)
     return status.model_copy(update={"verdicts": bare, "evidence": {}, "evaluated_through": None})
+
+
+def _passing(verdict: VerdictStatus) -> dict[str, Any]:
+    """What of a verdict is not worth a write: its words; and what a rule that only alerts says on its way to a fail."""
+    if verdict.action == Action.ALERT and verdict.verdict != Outcome.FAIL:
+        return {"message": "", "verdict": Outcome.NONE.value, "reason": "", "breached_since": None}
+    return {"message": ""}
 
 
 def _stage(spec: CanaryRolloutSpec, decision: Decision) -> str:
@@ -162,6 +169,7 @@ def _verdict(verdict: Verdict, longest: int) -> VerdictStatus:
         reason=verdict.lack or "",
         message=cut(verdict.message, longest),
         breached_since=None if verdict.breached_since is None else round(verdict.breached_since, 3),
+        action=verdict.action or "",
     )
 
 

@@ -53,6 +53,7 @@ class VerdictStatus(StatusModel):
     reason: str = Field("", description="Why there is no verdict: NoData, NotEnough or NotApplicable.")
     message: str = Field("", description="The numbers, in one sentence.")
     breached_since: Instant | None = Field(None, description="First sample of the present unbroken breach.")
+    action: str = Field("", description="What a fail does: Rollback, Pause or Alert; empty for gates.")
 
 
 class Halt(StatusModel):

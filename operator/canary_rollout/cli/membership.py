@@ -7,7 +7,6 @@ from typing import Final
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage, Sticky
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.choice import member
-from canary_rollout.traffic.choice import member
 from canary_rollout.traffic.envoy import hashing as envoy
 from canary_rollout.traffic.nginx import hashing as nginx
 

@@ -20,6 +20,7 @@ ENOUGH: Final = 0.75
 LONGEST_WAIT: Final = 4
 """Ticks after which bad requests count in any case."""
 
+MANY: Final = 64
 _SMOOTHING: Final = 0.2
 
 Counted = tuple[PodCounts, float, float]
@@ -85,6 +86,18 @@ class Freshness:
         made._usual, made.released = float(raw[0]), int(raw[1])
         made._covered = [[float(x) for x in entry] for entry in raw[2]]
         return made
+
+
+def merged(pods: tuple[PodCounts, ...]) -> tuple[PodCounts, ...]:
+    """Return many pods (buckets of tenants) as few, where nothing but their sums is needed any more."""
+    if len(pods) <= MANY or any(pod.scraped_at is not None or pod.slow for pod in pods):
+        return pods
+    sums: dict[int, list[float]] = {}
+    for pod in pods:
+        total = sums.setdefault(pod.span, [0.0, 0.0])
+        total[0] += pod.requests
+        total[1] += pod.errors
+    return tuple(PodCounts("all", requests, errors, span=span) for span, (requests, errors) in sums.items())
 
 
 def not_shared(  # noqa: PLR0917 - the facts of one question

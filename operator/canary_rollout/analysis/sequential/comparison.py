@@ -6,7 +6,7 @@ from math import inf
 from typing import Any, Final
 
 from canary_rollout.analysis.errors import EvidenceError
-from canary_rollout.analysis.sequential.arrivals import Freshness, not_shared
+from canary_rollout.analysis.sequential.arrivals import Freshness, merged, not_shared
 from canary_rollout.analysis.sequential.counts import Tick
 from canary_rollout.analysis.sequential.dispersion import Dispersion
 from canary_rollout.analysis.sequential.eprocess import RESTART_EVERY, RatioProcess, Totals
@@ -94,10 +94,11 @@ class Comparison:
         if self._began is None:
             self._began = tick.at - self._policy.interval
             self._seal(self._began)
-        if self._stage.take(tick):
+        merged_tick = replace(tick, canary=merged(tick.canary), stable=merged(tick.stable))
+        if self._stage.take(merged_tick):
             self._latency.stage_requests = 0.0
         if tick.canary or tick.stable:
-            self._evidence(tick)
+            self._evidence(merged_tick, self._tenants.odds(tick, self._policy.tolerance))
         self._verdicts = self._judge(tick)
         if tick.canary or tick.stable:
             self._restart(tick.at)
@@ -108,7 +109,7 @@ class Comparison:
         """Return whether the evidence as of the last tick lets the rollout go on, and what it cannot exclude."""
         return self._ruling().gate(self._verdicts)
 
-    def _evidence(self, tick: Tick) -> None:
+    def _evidence(self, tick: Tick, odds_floor: float) -> None:
         index = self._errors.index + 1
         self._freshness.take(index, tick)
         self._latency.choose(tick, index - 1)
@@ -123,7 +124,7 @@ class Comparison:
             [(pod, pod.requests, pod.errors) for pod in tick.canary],
             [(pod, pod.requests, pod.errors) for pod in tick.stable],
         )
-        self._errors.take(flow, phi, self._freshness.released, self._tenants.odds(tick, self._policy.tolerance))
+        self._errors.take(flow, phi, self._freshness.released, odds_floor)
         self._latency.take(tick, self._freshness)
         self._do_not_wait(tick, phi)
 

@@ -26,6 +26,7 @@ _EXPECTED_REQUESTS: Final = 20.0
 _MISMATCH: Final = 0.25
 _MISMATCH_REQUESTS: Final = 1000.0
 _SIGMAS: Final = 5.0
+_SETTLED: Final = 60.0
 _STAKE: Final = 0.5
 
 _Lack = tuple[State, str]
@@ -59,7 +60,7 @@ class Ruling:
             verdicts.append(self._of_limit(self.limit, missing))
         if self.policy.latency is not None and self.latency.processes:
             verdicts.append(self._of_latency(missing, self.policy.latency))
-        return verdicts + self._of_share() if verdicts else verdicts
+        return verdicts + self._of_share(tick) if verdicts else verdicts
 
     def _of_errors(self, tick: Tick, missing: _Lack | None, action: Action) -> TestVerdict:
         needed, log_e = self.needed(Test.ERRORS), self.errors.log_e
@@ -121,10 +122,11 @@ class Ruling:
             missing = State.SUSPECT, f"{wording.both(totals, what)}: not clear yet whether the canary is slower"
         return _open(Test.LATENCY, action, missing, f"{wording.both(totals, what)}: no sign that it is slower", totals)
 
-    def _of_share(self) -> list[TestVerdict]:
+    def _of_share(self, tick: Tick) -> list[TestVerdict]:
         stage, weight = self.stage.stage, self.stage.weight or 0
         both = stage.n1 + stage.n2
-        if not 0 < weight < FULL or both < _MISMATCH_REQUESTS or stage.n1 <= 0:
+        young = tick.at - self.stage.began < _SETTLED
+        if young or not 0 < weight < FULL or both < _MISMATCH_REQUESTS or stage.n1 <= 0:
             return []
         share, wanted = stage.n1 / both, weight / FULL
         by_chance = _SIGMAS * sqrt(both * wanted)

@@ -19,6 +19,8 @@ class StageCounts:
         self.weight: int | None = None
         self.requests = 0.0
         self.errors = 0.0
+        self.began = _NEVER
+        """Time of the stage's first tick."""
         self._stage = [0.0] * 4
         self._halves = [[0.0] * 4, [0.0] * 4]
         self._half_began = _NEVER
@@ -34,6 +36,7 @@ class StageCounts:
         begins = tick.weight != self.weight
         if begins:
             self.weight, self._stage, self.expected, self.canary_at = tick.weight, [0.0] * 4, 0.0, tick.at
+            self.began = tick.at
         if tick.complete or self.complete_at == _NEVER:
             self.complete_at = tick.at
         counted = totals_of(tick)
@@ -66,7 +69,7 @@ class StageCounts:
         """Return the state as JSON, rounded; this object goes on with the rounded numbers."""
         self._stage, *self._halves = (shorts(counts) for counts in (self._stage, *self._halves))
         self.requests, self.errors, self.expected = shorts((self.requests, self.errors, self.expected))
-        times = [self._half_began, self.canary_at, self.complete_at]
+        times = [self.began, self._half_began, self.canary_at, self.complete_at]
         halves = [list(half) for half in self._halves]
         return [self.weight, self.requests, self.errors, list(self._stage), halves, self.expected, times]
 
@@ -78,7 +81,7 @@ class StageCounts:
         made.weight = None if weight is None else int(weight)
         made._stage = [float(x) for x in stage]
         made._halves = [[float(x) for x in half] for half in halves]
-        made._half_began, made.canary_at, made.complete_at = (float(x) for x in times)
+        made.began, made._half_began, made.canary_at, made.complete_at = (float(x) for x in times)
         return made
 
 

@@ -99,6 +99,7 @@ async def test_kubectl_canary_on_a_real_api_server(tmp_path):
         await shell("kubectl", "apply", "-f", "-", stdin=objects)
 
         await reading(shell, tmp_path)
+        await looking(shell)
         revision = await starting(shell)
         await commanding(shell, revision)
         await watching(shell)
@@ -123,6 +124,24 @@ async def reading(shell, tmp_path):
     plugin.chmod(0o755)
     out, _ = await shell("kubectl", "__complete", "canary", "pause", "ch")
     assert out.splitlines()[0] == "checkout"
+
+
+async def looking(shell):
+    """Before anything is leapt at: what is asked of the cluster is answered by it."""
+    out, _ = await shell("kubectl", "canary", "validate", "-", stdin=ROLLOUT)
+    assert "stdin:2: checkout is valid" in out
+    out, _ = await shell("kubectl", "canary", "check", "checkout", "--stage", "friendly", "-o", "json", code=3)
+    assert json.loads(out)["verdict"] == "none"
+    out, _ = await shell("kubectl", "canary", "health", "checkout", "--once", code=3)
+    assert "no verdict" in out
+    _, said = await shell("kubectl", "canary", "cohort", "checkout", "acme", code=1)
+    assert "decides every request by itself" in said
+    sticky = '{"spec": {"traffic": {"sticky": {"header": "X-Tenant-ID"}}}}'
+    await shell("kubectl", "patch", "crl", "checkout", "--type=merge", "-p", sticky)
+    out, _ = await shell("kubectl", "canary", "cohort", "checkout", "acme", "-o", "json")
+    assert json.loads(out)["tenants"][0]["stages"][-1] == "ga"
+    _, said = await shell("kubectl", "canary", "diff", "checkout", "--path", "/", code=1)
+    assert "there is no Service checkout in namespace shop" in said
 
 
 async def starting(shell):

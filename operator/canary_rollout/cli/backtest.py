@@ -28,6 +28,10 @@ _LONGEST: Final = 100_000
 """Ticks; a longer stretch is refused instead of keeping Prometheus busy for hours."""
 
 
+_MANY: Final = 2000
+"""Ticks that take so long (about four milliseconds each) that it is said beforehand."""
+
+
 @dataclass(slots=True)
 class Result:
     """What came of it.
@@ -125,6 +129,8 @@ def _stretch(session: Session, spec: "CanaryRolloutSpec", given: dict[str, Any])
         raise click.UsageError(
             f"that is {(end - start) / step:.0f} evaluations: choose less time, or --interval 1m (at most {_LONGEST})"
         )
+    if (evaluations := (end - start) / step) > _MANY:
+        click.echo(f"replaying {evaluations:.0f} evaluations", err=True)
     return start, end
 
 

@@ -162,3 +162,14 @@ async def test_stables_past_is_asked_for_once_per_rollout():
         (first, *rest) = world.numbers.replays
         assert first[1] - first[0] == 6 * 3600
         assert not [stretch for stretch in rest if stretch[1] - stretch[0] >= 3600]
+
+
+async def test_an_app_whose_requests_nobody_counts_is_not_held_by_a_comparison_that_it_cannot_have():
+    world = await compared_world(haltRules=[], defaultHaltRules=False)
+    world.numbers.canary, world.numbers.stable = {}, {}
+    world.numbers.nothing = True
+    async with world.run():
+        await world.serve("first")
+        await world.reach("second", 200)
+        (gate,) = [verdict for verdict in world.status["verdicts"] if verdict["rule"] == "promotion"]
+        assert "never had requests counted" in gate["message"]

@@ -8,6 +8,7 @@ import structlog
 from canary_rollout.analysis.comparing import policy_of
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import Evidence
+from canary_rollout.analysis.readings import REQUESTS
 from canary_rollout.analysis.rules import assess
 from canary_rollout.analysis.sequential import Policy
 from canary_rollout.analysis.verdict import Assessment, Outcome
@@ -99,6 +100,8 @@ class Checks:
         compared = None
         if running is not None:
             latest = comparing.latest_tick(key, spec, self._clock.now())
+            seen = memory.evidence.seen_canary | memory.evidence.seen_stable if memory.evidence is not None else ()
+            running.counted = running.counted or REQUESTS in seen
             compared = await comparing.compare(
                 spec, running, self._sampler, request, created, latest=latest, observer=self._ticks
             )

@@ -67,6 +67,8 @@ MOST_WEIGHTS: Final = 12
 SHARED_TICKS: Final = 12
 """Missing ticks that are asked for one by one; more are asked for at once."""
 
+NEVER_COUNTED: Final = "inactive, this app has never had requests counted (metrics.source says whose series are read)"
+
 A_TURN: Final = 20
 """Ticks after which others have their turn on the event loop: some ten milliseconds."""
 
@@ -112,6 +114,8 @@ class Running:
         tries: times that stable's past may still be asked for; 0: it is in, or there is none.
         replayed: ticks that were asked for again since this process has it.
         problem: why the latest ticks are missing; empty if none are.
+        tests: the verdicts of the latest tick.
+        counted: whether this app has ever had requests counted.
     """
 
     policy: Policy
@@ -126,6 +130,7 @@ class Running:
     replayed: int = 0
     problem: str = ""
     tests: tuple[TestVerdict, ...] = ()
+    counted: bool = False
     _state: tuple[object, str] = (None, "{}")
 
     def weigh(self, state: RolloutState, now: float) -> None:
@@ -151,6 +156,7 @@ class Running:
             began = time.thread_time()
             tick = _tick(self.tracker, reading, self.weight_at(reading.at), sticky=sticky)
             self.tests = self.comparison.step(tick)
+            self.counted = self.counted or bool(tick.canary or tick.stable)
             self.replayed += len(readings) > 1
             self.through = reading.at
             if observer is not None:
@@ -166,6 +172,7 @@ class Running:
             stable = tuple(sample for sample in reading.samples if sample.arm == "stable")
             tick = _tick(tracker, replace(reading, samples=stable), 0, sticky=sticky)
             ticks.append(tick)
+            self.counted = self.counted or bool(tick.stable)
             self.past.past(tick)
             if number % A_TURN == 0:
                 await asyncio.sleep(0)
@@ -304,6 +311,11 @@ async def _learn(
 def compared(running: Running, latest: float) -> Compared:
     """Return what the comparison says at ``latest`` (POSIX seconds); nothing on the strength of ticks long before it."""
     gate, tests = running.comparison.gate(), running.tests
+    if tests and not running.counted and not running.problem:
+        # Neither holds nor stops anything, like a standard rule whose series this app has never had.
+        gate = PromotionGate(promote=True, upper_error_rate=1.0, message=NEVER_COUNTED)
+        tests = tuple(replace(test, state=State.OFF, message=NEVER_COUNTED) for test in tests)
+        return Compared(tests, gate, running.checkpoint())
     if latest - running.through > BEHIND * running.interval:
         why = f" ({running.problem})" if running.problem else ""
         words = f"no counts of the last {latest - running.through:.0f} s{why}"

@@ -158,14 +158,16 @@ def _entries(presets: Presets, *, source: bool) -> Iterator[Entry]:
             set=presets.of.name,
             source=source,
             description=formula.description,
-            unit=unit_of(name) if name in PRESETS else _unit(formula),
+            unit=unit_of(name) if name in PRESETS else _unit(name, formula),
             kind=formula.kind,
             series=tuple(formula.series()),
             needs=presets.of.needs,
         )
 
 
-def _unit(formula: Formula) -> Unit:
+def _unit(name: str, formula: Formula) -> Unit:
+    if name.startswith("latency-"):
+        return Unit.SECONDS
     shares = (formula.share, formula.gauge_share, formula.rate_share)
     if any(share is not None for share in shares):
         return Unit.SHARE

@@ -1,5 +1,6 @@
 """The CRD on a real API server: what it refuses, in which words, and what it fills in."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 from rollout_specs import specs, spoilt_specs
-from rollouts import BAD, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
+from rollouts import BAD, FINE_IN_A_PATTERN, GOOD, HOSTILE, HOSTILE_FIELDS, HOSTILE_PATTERN, RULE, STAGES, Bad, changed
 
 from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -92,14 +93,21 @@ async def test_what_is_wrong_is_refused_with_its_place_and_its_cure(create, bad:
     assert "evaluat" not in message
 
 
-@pytest.mark.parametrize(("at", "path", "beside"), HOSTILE_FIELDS, ids=[field[0] for field in HOSTILE_FIELDS])
+@pytest.mark.parametrize(
+    ("at", "path", "beside"),
+    [*HOSTILE_FIELDS, HOSTILE_PATTERN],
+    ids=[field[0] for field in (*HOSTILE_FIELDS, HOSTILE_PATTERN)],
+)
 async def test_no_hostile_string_is_stored(create, at, path, beside):
     from canary_rollout.local.errors import ApiError
 
-    for hostile in HOSTILE:
-        with pytest.raises(ApiError) as refused:
+    async def refused(hostile: str) -> None:
+        with pytest.raises(ApiError) as refusal:
             await create(changed({**beside, path: hostile}))
-        assert at in str(refused.value)
+        assert at in str(refusal.value)
+
+    every = [one for one in HOSTILE if path != HOSTILE_PATTERN[1] or one not in FINE_IN_A_PATTERN]
+    await asyncio.gather(*(refused(hostile) for hostile in every))
 
 
 SAME_SERVER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

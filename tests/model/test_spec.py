@@ -5,7 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rollout_specs import specs
-from rollouts import BAD, GONE, GOOD, HOSTILE, HOSTILE_FIELDS, RULE, STAGES, Bad, changed
+from rollouts import (
+    BAD,
+    FINE_IN_A_PATTERN,
+    GONE,
+    GOOD,
+    HOSTILE,
+    HOSTILE_FIELDS,
+    HOSTILE_PATTERN,
+    RULE,
+    STAGES,
+    Bad,
+    changed,
+)
 
 from canary_rollout.model.explain import explain_validation_error, validation_problems
 from canary_rollout.model.spec import CanaryRolloutSpec, check_stages, stages_from_weights
@@ -49,6 +61,12 @@ def test_a_hostile_string_is_refused_wherever_it_could_reach_a_config_a_query_or
     problems = problems_of(spec)
     assert any(problem.startswith(f"{at}: ") for problem in problems)
     assert all(problem.isprintable() and len(problem) < 400 for problem in problems)
+
+
+@pytest.mark.parametrize("hostile", [one for one in HOSTILE if one not in FINE_IN_A_PATTERN], ids=repr)
+def test_a_hostile_string_is_no_pattern(hostile):
+    at, path, beside = HOSTILE_PATTERN
+    assert any(problem.startswith(f"{at}: ") for problem in problems_of(changed({**beside, path: hostile})["spec"]))
 
 
 def test_a_disabled_stage_is_passed_over():

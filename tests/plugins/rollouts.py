@@ -630,8 +630,34 @@ HOSTILE: tuple[str, ...] = (
     "unix:/var/run/docker.sock",
     "*",
     "#",
+    "a\tb",
+    "a\u2028b",
+    "a\u202eb",
+    "\ufeffa",
+    "a\u0085",
+    "%0d%0aX-A: b",
+    "a%00",
+    "|a|",
+    "a && b",
+    "$(id)",
+    "<script>",
+    "a,b",
+    "a=b",
+    "^(?:.*)$",
+    "[a]",
+    "a?b",
+    "a+b",
+    "!a",
+    "a;b",
+    "\uff41",
+    "{a}",
+    "&a",
+    "[::]:80\n",
 )
-"""Strings that would do harm in an nginx config, a PromQL query, a URL or a log line."""
+"""Strings that would do harm in an nginx config, a route's match, a regular expression, a PromQL query, a URL or a log
+line."""
+FINE_IN_A_PATTERN: tuple[str, ...] = ("a b", "../x")
+"""Those of them that are plain characters in a glob."""
 
 HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("spec.workload.stable.service", "workload.stable.service", {}),
@@ -641,7 +667,70 @@ HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("spec.traffic.sticky.header", "traffic.sticky.header", {}),
     ("spec.traffic.sticky.cookie", "traffic.sticky.cookie", {}),
     ("spec.traffic.responseHeaders.cohort", "traffic.responseHeaders.cohort", {}),
+    ("spec.traffic.responseHeaders.version", "traffic.responseHeaders.version", {}),
+    ("spec.traffic.requestHeaders.cohort", "traffic.requestHeaders.cohort", {}),
+    ("spec.traffic.requestHeaders.version", "traffic.requestHeaders.version", {}),
+    ("spec.traffic.sticky.allow[0]", "traffic.sticky.allow.0", {"traffic.sticky": {"header": "X-A", "allow": ["x"]}}),
+    ("spec.traffic.sticky.deny[0]", "traffic.sticky.deny.0", {"traffic.sticky": {"header": "X-A", "deny": ["x"]}}),
+    ("spec.traffic.pin.header", "traffic.pin.header", {}),
+    ("spec.traffic.pin.canary", "traffic.pin.canary", {"traffic.pin": {"header": "X-A"}}),
+    ("spec.traffic.pin.stable", "traffic.pin.stable", {"traffic.pin": {"header": "X-A"}}),
+    *(
+        (f"spec.traffic.{router}.{field}", f"traffic.{router}.{field}", {"traffic": {router: settings}})
+        for router, field, settings in (
+            ("ingressNginx", "ingress", {}),
+            ("ingressNginx", "controllerVersion", {"ingress": "x"}),
+            ("gatewayAPI", "httpRoute", {}),
+            ("gatewayAPI", "grpcRoute", {}),
+            ("gatewayAPI", "rule", {"httpRoute": "x"}),
+            ("istio", "virtualService", {}),
+            ("istio", "route", {"virtualService": "x"}),
+            ("traefik", "traefikService", {}),
+            ("traefik", "ingressRoute", {}),
+            ("virtualServer", "virtualServer", {}),
+            ("virtualServer", "path", {"virtualServer": "x"}),
+            ("contour", "httpProxy", {}),
+            ("envoy", "service", {}),
+            ("envoy", "configMap", {"service": "x"}),
+            ("service", "service", {"replicas": 4}),
+            ("custom", "router", {}),
+        )
+    ),
+    *(
+        (
+            f"spec.traffic.gatewayAPI.create.{at}",
+            f"traffic.gatewayAPI.create.{path}",
+            {"traffic": {"gatewayAPI": {"httpRoute": "x", "create": {"parentRefs": [{"name": "x"}], **more}}}},
+        )
+        for at, path, more in (
+            ("parentRefs[0].name", "parentRefs.0.name", {}),
+            ("parentRefs[0].namespace", "parentRefs.0.namespace", {}),
+            ("parentRefs[0].sectionName", "parentRefs.0.sectionName", {}),
+            ("hostnames[0]", "hostnames.0", {"hostnames": ["x"]}),
+            ("paths[0]", "paths.0", {"paths": ["/"]}),
+        )
+    ),
+    *(
+        (
+            f"spec.traffic.istio.subsets.{field}",
+            f"traffic.istio.subsets.{field}",
+            {"traffic": {"istio": {"virtualService": "x", "subsets": {"host": "x", "stable": "x", "canary": "y"}}}},
+        )
+        for field in ("host", "stable", "canary")
+    ),
     ("spec.stages[0].name", "stages.0.name", {"stages": _stages("100%")}),
+    ("spec.stages[0].cohort.cookie", "stages.0.cohort.cookie", _cohort(values=["x"])),
+    ("spec.stages[0].cohort.prefixes[0]", "stages.0.cohort.prefixes.0", _cohort(header="X-A", prefixes=["x"])),
+    (
+        "spec.stages[0].cohort.regions.header",
+        "stages.0.cohort.regions.header",
+        _cohort(regions={"header": "X-A", "weights": [{"value": "x", "weight": "1%"}]}),
+    ),
+    (
+        "spec.stages[0].cohort.regions.weights[0].value",
+        "stages.0.cohort.regions.weights.0.value",
+        _cohort(regions={"header": "X-A", "weights": [{"value": "x", "weight": "1%"}]}),
+    ),
     ("spec.stages[0].cohort.header", "stages.0.cohort.header", _cohort(values=["x"])),
     ("spec.stages[0].cohort.values[0]", "stages.0.cohort.values.0", _cohort(header="X-A", values=["x"])),
     ("spec.metrics.prometheus", "metrics.prometheus", {}),
@@ -661,3 +750,5 @@ HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("spec.workload.identityPaths[0]", "workload.identityPaths.0", {"workload.identityPaths": ["/spec/a"]}),
 )
 """Fields that reach one of those places: path in the YAML, path of the change, changes it needs beside it."""
+HOSTILE_PATTERN = ("spec.stages[0].cohort.pattern", "stages.0.cohort.pattern", _cohort(header="X-A", pattern="x"))
+"""The one field of them in which people write more than plain words."""

@@ -1,15 +1,19 @@
 """The spec of a route that the operator owns, every default written out, so that it reads back as it was written."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from canary_rollout.kube.port import GRPC_ROUTES, Object, Resource
 from canary_rollout.model.route import Route
-from canary_rollout.model.routers import OwnedRoute
+from canary_rollout.model.routers import OwnedRoute, ParentRef
 from canary_rollout.model.routing import RequestHeaders, ResponseHeaders, Traffic
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.gateway_api_members import check_size, member_rules, weighted
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import RouterError
+
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +49,13 @@ def render(resource: Resource, create: OwnedRoute, traffic: Traffic, route: Rout
     return spec
 
 
-def _parent(parent: object) -> Object:
-    raw = {
-        "group": "gateway.networking.k8s.io",
-        "kind": "Gateway",
-        "name": getattr(parent, "name", ""),
-        "namespace": getattr(parent, "namespace", None),
-        "sectionName": getattr(parent, "section_name", None),
-        "port": getattr(parent, "port", None),
-    }
-    return {key: value for key, value in raw.items() if value is not None}
+def _parent(parent: ParentRef) -> Object:
+    raw: Object = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    names = (("name", parent.name), ("namespace", parent.namespace), ("sectionName", parent.section_name))
+    raw |= {key: validate.dns_name(f"parentRefs.{key}", value) for key, value in names if value is not None}
+    if parent.port is not None:
+        raw["port"] = validate.whole_number("parentRefs.port", parent.port, 1, 65535)
+    return raw
 
 
 def _matches(resource: Resource, create: OwnedRoute) -> list[Object]:
@@ -63,6 +64,9 @@ def _matches(resource: Resource, create: OwnedRoute) -> list[Object]:
             "a GRPCRoute matches services and methods, not paths: drop traffic.gatewayAPI.create.paths, or write the route "
             "yourself"
         )
+    for path in create.paths:
+        if not _PATH.fullmatch(path):
+            raise validate.UnsafeValueError("paths", path, "'/', then letters, digits, '.', '_', '~', '-' and '/'")
     return [{"path": {"type": "PathPrefix", "value": path}} for path in create.paths]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import yaml
+from envoys import envoy_binary
 from keepalive import Load, fetch_all
 from proxies import WallClock, spec_of
 
@@ -63,13 +64,17 @@ async def client(local_cluster):
 async def apply_example(local_cluster, namespace, *names):
     local_cluster.images.update(IMAGES)
     for name in names:
-        documents = [one for one in yaml.safe_load_all((EXAMPLES / name).read_text()) if one["kind"] != "Namespace"]
+        documents = [
+            one
+            for one in yaml.safe_load_all((EXAMPLES / name).read_text())
+            if one["kind"] not in {"Namespace", "CanaryRollout"}
+        ]
         text = yaml.safe_dump_all(documents).replace("namespace: shop", f"namespace: {namespace}")
         await local_cluster.kubectl("apply", "-f", "-", input=text)
 
 
-async def proxies(local_cluster, namespace):
-    text = await local_cluster.kubectl("-n", namespace, "get", "pods", "-l", "app=checkout-proxy", "-o", "json")
+async def proxies(local_cluster, namespace, name="checkout-proxy"):
+    text = await local_cluster.kubectl("-n", namespace, "get", "pods", "-l", f"app={name}", "-o", "json")
     return [
         (pod["metadata"]["name"], local_cluster.listen_address(pod["status"]["podIP"]))
         for pod in json.loads(text)["items"]
@@ -124,6 +129,24 @@ async def test_the_examples_proxies_confirm_serve_and_are_replaced_without_a_los
         while found[0][0] in (pods := dict(await proxies(local_cluster, namespace))) or len(pods) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
     await operator.confirmed()
+
+
+async def test_the_examples_envoys_confirm_and_serve(local_cluster, namespace, client):
+    run = f"import os, sys; os.execv({envoy_binary()!r}, [{envoy_binary()!r}, *sys.argv[2:]])"
+    local_cluster.images["envoyproxy/envoy"] = ("{python}", "-c", run)
+    await apply_example(local_cluster, namespace, "app.yaml", "envoy-proxy.yaml")
+    operator = Operator(client, namespace, spec_of(nginx=None, envoy={"service": "checkout-envoy"}))
+    assert (await operator.to(0)).mode == "envoy"
+    assert (await operator.router()).problems() == []
+    await operator.to(2500)
+    found = await proxies(local_cluster, namespace, "checkout-envoy")
+    assert len(found) == 2
+    for _, address in found:
+        tenants = [{"X-Tenant-ID": f"tenant-{n}"} for n in range(400)]
+        answers = await fetch_all(address, 8080, tenants)
+        assert {answer.status for answer in answers} == {200}
+        assert 60 < [answer.headers["x-canary-version"] for answer in answers].count("v2") < 140
+    assert (await operator.to(0, latch=LATCH)).latch == LATCH
 
 
 async def test_the_canary_ingress_is_one_that_the_api_server_takes(local_cluster, namespace, client):

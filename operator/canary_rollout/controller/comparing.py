@@ -167,17 +167,11 @@ class Running:
     async def learn(self, readings: Sequence[CounterReadings], *, sticky: bool) -> None:
         """Take in stable's past, before the rollout."""
         tracker = CounterTracker(HISTORY_STEP, self.policy.warm_up, scrape_times=False)
-        ticks = []
         for number, reading in enumerate(readings, 1):
             stable = tuple(sample for sample in reading.samples if sample.arm == "stable")
             tick = _tick(tracker, replace(reading, samples=stable), 0, sticky=sticky)
-            ticks.append(tick)
             self.counted = self.counted or bool(tick.stable)
-            self.past.past(tick)
-            if number % A_TURN == 0:
-                await asyncio.sleep(0)
-        for number, tick in enumerate(ticks, 1):
-            self.comparison.history(tick)
+            self.comparison.history(tick)  # its windows learn from it as well
             if number % A_TURN == 0:
                 await asyncio.sleep(0)
 

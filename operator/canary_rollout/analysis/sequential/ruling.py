@@ -26,7 +26,7 @@ _EXPECTED_REQUESTS: Final = 20.0
 _MISMATCH: Final = 0.25
 _MISMATCH_REQUESTS: Final = 1000.0
 _SIGMAS: Final = 5.0
-_SETTLED: Final = 60.0
+_SETTLED: Final = 180.0
 _STAKE: Final = 0.5
 
 _Lack = tuple[State, str]

@@ -43,7 +43,8 @@ async def test_rules_of_both_kinds_of_sets_are_watched():
     world = await a_world(STRICT, EVERYBODY)
     async with world.run():
         await world.serve("second")
-        assert {"slow", "pages", "error-rate"} <= {verdict["rule"] for verdict in world.status["verdicts"]}
+        listed = {verdict["rule"] for verdict in world.status["verdicts"]} | set(world.status["inactiveRules"])
+        assert {"slow", "pages", "error-rate", "lcp"} <= listed
         world.numbers.canary["latency-p99"] = 0.9
         await world.until(lambda: world.weight == 0, 11)
         await world.rest("RolledBack")

@@ -404,3 +404,14 @@ def test_what_a_rule_that_only_alerts_says_on_its_way_is_not_worth_a_write():
     assert not worth_writing(status(calm), status(breached), world.now)
     assert worth_writing(status(calm), status(failed), world.now)
     assert worth_writing(status(calm), status(replace(breached, action=Action.PAUSE)), world.now)
+
+
+def test_rules_of_series_the_app_never_had_are_listed_by_name_alone():
+    world = held()
+    inactive = replace(verdict(Outcome.NONE, rule="lcp", lack=Lack.NOT_APPLICABLE), inactive=True)
+    world.rules = (verdict(), inactive)
+    world.look()
+    assert [found.rule for found in world.status.verdicts] == ["error-rate"]
+    assert world.status.inactive_rules == ("lcp",)
+    world.look(evaluate=False)
+    assert world.status.inactive_rules == ("lcp",)

@@ -23,6 +23,7 @@ class Finding:
         text: the numbers, or what is missing; a clause without the rule's name.
         value: the canary's value; stable: stable's; requests: the canary's requests in the window.
         threshold: the bound the canary's value is held against (for a ratio: ratio times the baseline's value).
+        inactive: whether it does not apply because the app has never had the series of its preset.
     """
 
     breached: bool | None
@@ -32,6 +33,7 @@ class Finding:
     stable: float | None = None
     requests: float | None = None
     threshold: float | None = None
+    inactive: bool = False
 
 
 class Kind(StrEnum):

@@ -129,7 +129,8 @@ class Judge:
         """The app never had what a preset asks for: the rule is listed and asks nothing of anybody."""
         if measure.preset is None or self._reading(measure).value is not None or self._seen_anywhere(measure):
             return None
-        return nothing(Lack.NOT_APPLICABLE, f"inactive, this app has never had the series of {measure.preset}")
+        text = f"inactive, this app has never had the series of {measure.preset}"
+        return Finding(None, Lack.NOT_APPLICABLE, text, inactive=True)
 
     def _afresh(self, measure: HaltRule | Gate) -> Finding | None:
         """The window still holds requests from before the rule began afresh."""

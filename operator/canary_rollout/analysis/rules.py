@@ -187,6 +187,7 @@ def _verdict(  # noqa: PLR0917 - the fields of a Verdict
         requests=finding.requests,
         breached_since=since,
         message=f"{name}: {text}",
+        inactive=finding.inactive,
     )
 
 

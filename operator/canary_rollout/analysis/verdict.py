@@ -41,6 +41,7 @@ class Verdict:
         requests: the canary's requests in the window, ``None`` when unknown.
         breached_since: POSIX seconds of the first breaching sample of the present unbroken breach, else ``None``.
         message: one sentence for a person, with the numbers.
+        inactive: whether it does not apply because the app has never had that series.
     """
 
     rule: str
@@ -53,6 +54,7 @@ class Verdict:
     requests: float | None
     breached_since: float | None
     message: str
+    inactive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

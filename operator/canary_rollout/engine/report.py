@@ -80,6 +80,7 @@ def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> Canary
         next_change=old.next_change if kept else decision.next_change,
         conditions=_conditions(old, decision, facts, reason, message),
         verdicts=_verdicts(old, decision, facts),
+        inactive_rules=_inactive(old, decision, assessment),
         halt=state.halt_of(state.revision),
         history=_history(old.history, decision.ended),
         last_command=decision.command or old.last_command,
@@ -99,17 +100,17 @@ def worth_writing(old: CanaryRolloutStatus, new: CanaryRolloutStatus, now: float
     return fresher and (since is None or now - since >= CHECKPOINT)
 
 
-def _essence(status: CanaryRolloutStatus) -> CanaryRolloutStatus:
-    """The status without what changes at every evaluation."""
-    bare = tuple(verdict.model_copy(update=_passing(verdict)) for verdict in status.verdicts)
-    return status.model_copy(update={"verdicts": bare, "evidence": {}, "evaluated_through": None})
+def _essence(status: CanaryRolloutStatus) -> tuple[CanaryRolloutStatus, tuple[object, ...]]:
+    """The status without what changes at every evaluation, and what of its verdicts is worth a write."""
+    said = tuple([_worth_telling(verdict) for verdict in status.verdicts])
+    return status.model_copy(update={"verdicts": (), "evidence": {}, "evaluated_through": None}), said
 
 
-def _passing(verdict: VerdictStatus) -> dict[str, Any]:
-    """What of a verdict is not worth a write: its words; and what a rule that only alerts says on its way to a fail."""
-    if verdict.action == Action.ALERT and verdict.verdict != Outcome.FAIL:
-        return {"message": "", "verdict": Outcome.NONE.value, "reason": "", "breached_since": None}
-    return {"message": ""}
+def _worth_telling(verdict: VerdictStatus) -> tuple[object, ...]:
+    """Not its words; and not what a rule that only alerts says on its way to a fail."""
+    if verdict.action == Action.ALERT and verdict.verdict != "fail":
+        return (verdict.rule,)
+    return verdict.rule, verdict.verdict, verdict.reason, verdict.breached_since
 
 
 def _stage(spec: CanaryRolloutSpec, decision: Decision) -> str:
@@ -124,17 +125,23 @@ def _router(spec: CanaryRolloutSpec, route: RouteView | None) -> str:
 
 def _verdicts(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> tuple[VerdictStatus, ...]:
     if (assessment := facts.assessment) is not None:
-        every = _fitting(assessment.every, facts.evidence)
+        active = tuple(verdict for verdict in assessment.every if not verdict.inactive)
+        every = _fitting(active, facts.evidence)
         spoken = sum(verdict.lack is not Lack.NOT_APPLICABLE for verdict in every)
-        together = (
-            LONGEST_VERDICTS if len(every) > LEAST_VERDICTS or every == assessment.every else LONGEST_VERDICTS // 4
-        )
+        together = LONGEST_VERDICTS if len(every) > LEAST_VERDICTS or every == active else LONGEST_VERDICTS // 4
         longest = min(LONGEST_CAUSE, together // max(1, spoken))
         return tuple(
             _verdict(verdict, LONGEST_INACTIVE if verdict.lack is Lack.NOT_APPLICABLE else longest) for verdict in every
         )
     over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
     return () if over or decision.restart_evidence else old.verdicts
+
+
+def _inactive(old: CanaryRolloutStatus, decision: Decision, assessment: Assessment | None) -> tuple[str, ...]:
+    if assessment is not None:
+        return tuple(verdict.rule for verdict in assessment.rules if verdict.inactive)[:MAX_VERDICTS]
+    over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
+    return () if over else old.inactive_rules
 
 
 def _fitting(every: tuple[Verdict, ...], evidence: dict[str, Any]) -> tuple[Verdict, ...]:

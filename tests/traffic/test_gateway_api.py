@@ -303,3 +303,13 @@ def test_every_parent_must_have_taken_this_very_generation(route_object, words):
     found = pending(route_object)
     assert words in found
     assert bool(found) == bool(words)
+
+
+def test_a_controller_that_says_no_generation_is_believed_only_after_the_time_that_was_set():
+    silent = reported(*GOOD)
+    for one in silent["status"]["parents"][0]["conditions"]:
+        del one["observedGeneration"]
+    assert "set traffic.gatewayAPI.settle" in pending(silent)
+    assert "taken to have this one soon" in pending(silent, settled=False)
+    assert pending(silent, settled=True) == ""
+    assert "has not looked at generation 4" in pending(reported(*GOOD, generation=4), settled=True)

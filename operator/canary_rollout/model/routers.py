@@ -162,6 +162,11 @@ class GatewayApiTraffic(SpecModel):
         description="true: your implementation matches headers by regular expression, which Gateway API leaves to it. "
         "Needed for cohorts by cookie, prefix or pattern.",
     )
+    settle: Duration | None = Field(
+        None,
+        description="Only for an implementation whose conditions carry no observedGeneration, such as Linkerd: time after a "
+        "write until it is taken to have it.",
+    )
 
     @model_validator(mode="after")
     def _one_route(self) -> Self:

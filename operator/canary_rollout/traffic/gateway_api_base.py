@@ -1,14 +1,19 @@
 """What both ways of using Gateway API share: the kind, the Services, what no route can express."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from canary_rollout.kube.port import GRPC_ROUTES, HTTP_ROUTES, SERVICES, Object, Resource
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Proof
 from canary_rollout.model.routers import GatewayApiTraffic
+from canary_rollout.traffic.foreign import last_writer
+from canary_rollout.traffic.gateway_api_accepted import pending
 from canary_rollout.traffic.port import RouterContext, RouterError, Watched
 from canary_rollout.traffic.services import find_service
 
+_COARSE: Final = 1.0
+"""Seconds: the API server notes the time of a write in whole ones."""
 UNKNOWN_COHORT = Cohort.model_construct(header="unknown", cookie=None, values=())
 """Rules for people that are none of this spec's: equal to no cohort anybody wants."""
 
@@ -40,9 +45,8 @@ class GatewayApiBase:
 
     def capabilities(self) -> Capabilities:
         """0.01 % steps; the controller reports which generation it has taken."""
-        return Capabilities(
-            step=1, sticky=False, cohorts=True, proof=Proof.ACCEPTED, mirror=self.own, variants=not self.own
-        )
+        proof = Proof.ACCEPTED if self._settings.settle is None else Proof.SETTLE
+        return Capabilities(step=1, sticky=False, cohorts=True, proof=proof, mirror=self.own, variants=not self.own)
 
     def watched(self) -> tuple[Watched, ...]:
         """The route and both Services."""
@@ -55,6 +59,13 @@ class GatewayApiBase:
 
     def _object(self) -> Object | None:
         return self._context.reader.get(self.resource, self._context.namespace, self.name)
+
+    def _not_accepted(self, route: Object) -> str:
+        """What the route's controllers have not reported yet; empty: they have taken this generation."""
+        settle, settled = self._settings.settle, None
+        if settle is not None:
+            settled = self._context.clock.now() >= last_writer(route, "spec", "rules").at + _COARSE + settle
+        return pending(route, settled)
 
     def _common_problems(self) -> Iterator[str]:
         services = self._context.spec.workload

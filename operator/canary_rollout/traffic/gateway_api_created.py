@@ -17,7 +17,6 @@ from canary_rollout.model.routers import GatewayApiTraffic, OwnedRoute
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic import latch
 from canary_rollout.traffic.foreign import last_writer, status_written_at
-from canary_rollout.traffic.gateway_api_accepted import pending as not_accepted
 from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT, GatewayApiBase
 from canary_rollout.traffic.gateway_api_render import Backends, render
 from canary_rollout.traffic.nginx import validate
@@ -78,7 +77,7 @@ class CreatedRouteRouter(GatewayApiBase):
         )
         cohort = _cohort(written, there) if written is not None else UNKNOWN_COHORT
         outdated = not intact or self._outdated(written or {})
-        pending = not_accepted(there)
+        pending = self._not_accepted(there)
         if outdated:
             pending = f"{self.where} is to be written again: " + (
                 "somebody else changed it" if not intact else "the spec or a Service has changed"

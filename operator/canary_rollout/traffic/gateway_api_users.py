@@ -15,7 +15,6 @@ from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Route, RouteView
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.foreign import Writer, authorship, last_writer, status_written_at
-from canary_rollout.traffic.gateway_api_accepted import pending as not_accepted
 from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT, GatewayApiBase
 from canary_rollout.traffic.gateway_api_members import RULE_PREFIX, check_size, member_rules
 from canary_rollout.traffic.nginx import validate
@@ -132,7 +131,7 @@ class UsersRouteRouter(GatewayApiBase):
     def _service(self, backend: Object) -> str:
         """Name of the Service of this namespace that a backend is; empty for anything else."""
         here = backend.get("namespace", self._context.namespace) == self._context.namespace
-        service = backend.get("kind", "Service") == "Service" and not backend.get("group")
+        service = backend.get("kind", "Service") == "Service" and backend.get("group", "") in {"", "core"}
         return f"{backend.get('name')}" if here and service else ""
 
     def observe(self) -> RouteView | None:
@@ -145,7 +144,7 @@ class UsersRouteRouter(GatewayApiBase):
         revision, contested_by = authorship(writer, self._context, weight)
         cohort = self._cohort(route, read, weight)
         uneven = not all(split.gives(weight) for split in read.splits)
-        pending = not_accepted(route)
+        pending = self._not_accepted(route)
         if uneven:
             pending = f"not all rules of {self.where} say exactly that share; it is to be written again"
         return RouteView(

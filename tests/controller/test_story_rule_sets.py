@@ -44,7 +44,7 @@ async def test_rules_of_both_kinds_of_sets_are_watched():
     async with world.run():
         await world.serve("second")
         listed = {verdict["rule"] for verdict in world.status["verdicts"]} | set(world.status["inactiveRules"])
-        assert {"slow", "pages", "error-rate", "lcp"} <= listed
+        assert {"slow", "pages", "error-rate"} <= listed
         world.numbers.canary["latency-p99"] = 0.9
         await world.until(lambda: world.weight == 0, 11)
         await world.rest("RolledBack")

@@ -59,6 +59,10 @@ def test_a_single_pod_is_held_against_its_own_past():
     assert estimate([[(3000, 30 * rng.poisson(0.1))] for _ in range(300)]) == pytest.approx(30, rel=0.4)
 
 
+def test_an_outage_of_a_single_pod_does_not_raise_the_bar_beyond_all_reach():
+    assert estimate([[(3000, 3)]] * 50 + [[(30_000, 15_000)]] + [[(3000, 3)]] * 50) <= 200
+
+
 def test_a_tick_with_an_outage_is_no_calm_one():
     spread = Dispersion()
     for _ in range(20):

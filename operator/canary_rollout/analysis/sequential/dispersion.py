@@ -17,6 +17,10 @@ PRIOR: Final = 10.0
 PRIOR_ERRORS: Final = 10.0
 """Errors that this belief weighs as much as."""
 
+MOST_OF_ONE: Final = 200.0
+"""Largest dispersion taken from a single pod: over time an outage looks like one burst of thousands, and behind a bar that
+high nothing would ever be found. Outages that both versions share are no evidence anyway."""
+
 _MOST_ERRORS: Final = 200_000.0
 _CALM: Final = 0.9
 
@@ -83,7 +87,8 @@ class Dispersion:
         if den == 0 and self._errors > 0 and self._blocks > 1:  # one pod only: how errors vary over time, which is more
             share = self._errors / self._requests
             den = self._errors
-            num = den * max(self._squares / share - self._errors, 0.0) / (self._blocks - 1)
+            over_time = max(self._squares / share - self._errors, 0.0) / (self._blocks - 1)
+            num = den * min(over_time, MOST_OF_ONE)
         return max(1.0, round((num + PRIOR * PRIOR_ERRORS) / (den + PRIOR_ERRORS), 3))
 
     def state(self) -> list[float]:

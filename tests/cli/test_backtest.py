@@ -125,6 +125,16 @@ def test_a_revision_is_chosen_by_its_pod_template_hash(backtest):
     assert (result.exit_code, "it had 7d8e9f" in result.stderr) == (2, True)
 
 
+def test_versions_told_apart_by_a_label_are_replayed_too(backtest, past):
+    arms = {"by": "label", "label": "track", "stable": "v1", "canary": "v2"}
+    metrics = {"prometheus": past.url, "interval": "15s", "window": "2m", "history": "15m", "arms": arms}
+    data = backtest("-o", "json", metrics=metrics).data
+    assert (data["verdict"], data["rule"] in COMPARISON) == ("rolled back", True)
+    assert 0 <= TURNS_BAD - age(past, data["endedAt"]) <= 60
+    result = backtest("--canary-pods", "x-*", metrics={**metrics, "arms": {"by": "service"}})
+    assert (result.exit_code, "do not name pods" in result.stderr) == (2, True)
+
+
 def test_people_get_the_end_first_and_every_step_with_its_time(backtest, make):
     result = backtest()
     text = make["words"](result.stdout)

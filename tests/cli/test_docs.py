@@ -18,9 +18,11 @@ from past_rollout import under_way
 from prometheus_answers import prometheus
 from two_versions import versions
 
+from canary_rollout.cli.differ.report import summed_up
 from canary_rollout.cli.main import COMMANDS
 from canary_rollout.kube.port import DEPLOYMENTS, PODS
 from canary_rollout.model.commands import Verb, read_commands
+from canary_rollout.model.measures import Gate
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 PARTS = re.compile(
@@ -173,6 +175,16 @@ def test_the_page_speaks_of_every_command_and_every_verb():
 
     page = PAGE.read_text(encoding="utf-8")
     assert [verb for verb in Verb if f"$ kubectl canary {verb} " not in page] == []
+
+
+def test_the_exit_gate_for_a_diff_is_one_the_resource_takes_and_asks_for_what_is_pushed():
+    (block,) = re.findall(r"```yaml\n(exit:.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (gate,) = [Gate.model_validate(raw) for raw in yaml.safe_load(block)["exit"]]
+    pushed = summed_up([], 0.0).to_metrics("shop", "checkout", "abc")
+    name, labels = re.search(r"(canary_diff_\w+)\{(.*?)\}", gate.query).groups()
+    assert name == "canary_diff_different_ratio"
+    for label in re.findall(r"(\w+)=", labels):
+        assert f"{label}=" in pushed
 
 
 def test_the_annotation_for_plain_kubectl_is_one_the_operator_reads(make):

@@ -111,6 +111,21 @@ def test_an_outage_of_the_scrapes_is_neither_pass_nor_fail(tmp_path):
     assert code == 0
 
 
+def test_a_gap_of_years_is_passed_over_at_once(tmp_path):
+    lines = service(0.001, seconds=1800)
+    for line in lines:
+        if line["ts"] > 900:
+            for name in ("ts", "arrival"):
+                if name in line:
+                    line[name] += 1e9
+    code, out, _ = run(tmp_path, lines)
+    verdicts = [(line["ts"], line["verdict"]) for line in out if line.get("rule") == "error-comparison"]
+    assert [verdict for _, verdict in verdicts[-2:]] == ["none", "pass"]
+    assert 930 <= verdicts[-2][0] <= 990
+    assert verdicts[-1][0] > 1e9
+    assert code == 0
+
+
 def test_nothing_but_history_holds(tmp_path):
     code, out, _ = run(tmp_path, [line for line in service(0.001) if line["ts"] < 0])
     assert out == [out[-1]]

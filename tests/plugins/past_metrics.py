@@ -30,7 +30,7 @@ def counter(name: str, labels: dict[str, str], rate: Rate, end: int, since: int 
 
 def pod(namespace: str, name: str, requests: float, failing: Rate, end: int, since: int = HISTORY) -> Iterator[str]:
     """Plain app metrics of one pod."""
-    labels = {"namespace": namespace, "pod": name}
+    labels = {"namespace": namespace, "pod": name, "track": "v2" if "canary" in name else "v1"}
     good = {**labels, "status": "200"}
     bad = {**labels, "status": "500"}
     yield from counter("http_requests_total", good, lambda age: requests * (1 - failing(age)), end, since)

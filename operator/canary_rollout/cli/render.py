@@ -15,7 +15,6 @@ from canary_rollout.cli.view import (
     RolloutView,
     StageView,
     StopView,
-    VerdictView,
     about,
     ago,
     instant_of,
@@ -54,7 +53,7 @@ def rollout(view: RolloutView, now: float, console: Console) -> RenderableType:
             parts += _section(title, _stop(stop, now))
     if view.stages:
         parts += _section("Stages", _stages(view.stages))
-    if view.verdicts:
+    if view.verdicts or view.inactive_rules:
         parts += _section("Verdicts", _verdicts(view))
     if view.conditions:
         parts += _section("Conditions", _conditions(view, now))
@@ -182,25 +181,16 @@ def _hold(stage: StageView) -> str:
 
 def _verdicts(view: RolloutView) -> RenderableType:
     """A line per rule that says something; rules whose series the app never had are named in one line."""
-    inactive = [entry.rule for entry in view.verdicts if _is_inactive(entry)]
     rows: list[list[str | Text]] = []
     for entry in view.verdicts:
-        if entry.rule in inactive:
-            continue
         word, style = _VERDICTS.get(entry.verdict, (entry.verdict, ""))
         numbers = entry.message.removeprefix(f"{entry.rule}: ")
         rows.append([entry.rule, Text(f"{word}: {entry.reason}" if entry.reason else word, style), numbers])
     table = grid(["RULE", "VERDICT", "NUMBERS"], rows)
-    if not inactive:
+    if not view.inactive_rules:
         return table
-    return Group(*([table] if rows else []), Text(f"inactive, for want of metrics: {', '.join(inactive)}", "dim"))
-
-
-def _is_inactive(entry: VerdictView) -> bool:
-    """Whether a rule waits for metrics that this app has never had. That is told by its words; the API has no other sign."""
-    return (
-        entry.reason == "NotApplicable" and "has never had" in entry.message and "stable has never" not in entry.message
-    )
+    words = f"inactive, for want of metrics: {', '.join(view.inactive_rules)}"
+    return Group(*([table] if rows else []), Text(words, "dim"))
 
 
 def _conditions(view: RolloutView, now: float) -> Table:

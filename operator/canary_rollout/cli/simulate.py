@@ -95,6 +95,11 @@ class Simulation:
         """The stage the rollout is in."""
         return next((stage for stage in stages_of(self.spec, self.state) if stage.name == self.state.stage), None)
 
+    @property
+    def _apart(self) -> bool:
+        """Whether the series tell the canary's revisions apart, so that no window holds an older one's requests."""
+        return self.spec.metrics.source == "agent" or self.spec.metrics.arms.by == "pod"
+
     def begin(self, at: float) -> None:
         """See both versions alike, and then a new revision of the canary."""
         self._settle(at, None)
@@ -160,7 +165,9 @@ class Simulation:
             self._do(action, now)
         if decision.restart_evidence:
             begins = decision.state.began_at != before.began_at
-            self.evidence = self.evidence.of_new_revision(now, apart=True) if begins else self.evidence.restarted(now)
+            self.evidence = (
+                self.evidence.of_new_revision(now, apart=self._apart) if begins else self.evidence.restarted(now)
+            )
             self.running = None
         self._tell(now, before, decision)
         return decision

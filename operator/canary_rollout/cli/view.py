@@ -110,6 +110,7 @@ class RolloutView:
     outdated: bool
     stages: tuple[StageView, ...]
     verdicts: tuple[VerdictView, ...]
+    inactive_rules: tuple[str, ...]
     halt: StopView | None
     pause: StopView | None
     conditions: tuple[ConditionView, ...]
@@ -146,6 +147,7 @@ def view_of(rollout: Object, now: float) -> RolloutView:
             VerdictView(*(_text(entry, key) for key in ("rule", "verdict", "reason", "message")))
             for entry in _mappings(status.get("verdicts"))
         ),
+        inactive_rules=tuple(clean(str(rule)) for rule in status.get("inactiveRules") or ()),
         halt=_stop(status.get("halt")),
         pause=_stop(memory.get("pause")),
         conditions=tuple(

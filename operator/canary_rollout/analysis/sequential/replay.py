@@ -64,6 +64,7 @@ class Replay:
         self._done = 0
         self._now: float | None = None
         self._unread = False
+        self._silence = 0
         self._outcomes: dict[str, Outcome] = {}
 
     @property
@@ -82,10 +83,9 @@ class Replay:
         self._now = arrival if self._now is None else max(self._now, arrival)
         due = ceil((self._now - self._origin) / self._tick - 1e-9) - 1
         while self._done < due:
-            if due - self._done > _LONGEST_SILENCE and not self._unread:
+            if self._silence >= _LONGEST_SILENCE:
                 self._done = due - 1
-            for _ in range(min(due - self._done, _LONGEST_SILENCE)):
-                yield from self._evaluate()
+            yield from self._evaluate()
 
     def add(self, sample: RawSample) -> None:
         """Take in a sample."""
@@ -107,6 +107,7 @@ class Replay:
 
     def _evaluate(self) -> Iterator[Change]:
         self._done += 1
+        self._silence = 0 if self._unread else self._silence + 1
         self._unread = False
         at = round((self._origin or 0.0) + self._done * self._tick, 6)
         if self._weight is None:

@@ -134,7 +134,7 @@ def cost(results: list[Result]) -> dict[str, float]:
 def summary(scenarios: list[Scenario], results: dict[str, list[Result]]) -> dict[str, object]:
     """Everything the tables are printed from, as JSON."""
     broken = [scenario for scenario in scenarios if scenario.broken_rate is not None]
-    healthy = [scenario for scenario in scenarios if scenario.broken_rate is None]
+    healthy = [scenario for scenario in scenarios if not scenario.broken]
     out: dict[str, object] = {
         "healthy": {scenario.name: false_alarms(scenario, results[scenario.name]) for scenario in healthy},
         "broken": {scenario.name: detection(scenario, results[scenario.name]) for scenario in broken},

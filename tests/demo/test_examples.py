@@ -5,10 +5,23 @@ from pathlib import Path
 import pytest
 import yaml
 
+from canary_rollout.model.routers import ROUTERS
 from canary_rollout.model.spec import CanaryRolloutSpec, default_stages
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROLLOUTS = sorted(path for path in EXAMPLES.rglob("*.yaml") if "kind: CanaryRollout" in path.read_text())
+
+ROUTES = {
+    "service": "Service",
+    "ingress": "Ingress",
+    "httpRoute": "HTTPRoute",
+    "virtualService": "VirtualService",
+    "traefikService": "TraefikService",
+    "ingressRoute": "IngressRoute",
+    "virtualServer": "VirtualServer",
+    "httpProxy": "HTTPProxy",
+}
+"""What a router's settings name, and its kind."""
 
 
 def documents(path: Path, kind: str = "") -> list[dict]:
@@ -24,11 +37,10 @@ def test_each_canary_rollout_is_valid_and_names_objects_that_the_examples_have(p
         for version in (spec.workload.stable, spec.workload.canary):
             assert ("Service", version.service) in present
             assert ("Deployment", version.deployment) in present
-        if spec.traffic.nginx is not None:
-            assert ("Service", spec.traffic.nginx.service) in present
-        else:
-            assert spec.traffic.ingress_nginx is not None
-            assert ("Ingress", spec.traffic.ingress_nginx.ingress) in present
+        named = raw["traffic"][spec.traffic.router] if (raw := rollout["spec"])["traffic"].get("custom") is None else {}
+        if "create" not in named:
+            for field, kind in ROUTES.items():
+                assert field not in named or (kind, named[field]) in present
 
 
 def test_there_is_an_example_for_each_router_and_one_for_the_demo():
@@ -36,7 +48,7 @@ def test_there_is_an_example_for_each_router_and_one_for_the_demo():
         CanaryRolloutSpec.model_validate(documents(path, "CanaryRollout")[0]["spec"]).traffic.router
         for path in ROLLOUTS
     }
-    assert found == {"nginx", "ingressNginx"}
+    assert found >= {*ROUTERS} - {"custom"}
     assert EXAMPLES / "demo" / "canaryrollout.yaml" in ROLLOUTS
 
 

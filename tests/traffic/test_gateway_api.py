@@ -313,3 +313,5 @@ def test_a_controller_that_says_no_generation_is_believed_only_after_the_time_th
     assert "taken to have this one soon" in pending(silent, settled=False)
     assert pending(silent, settled=True) == ""
     assert "has not looked at generation 4" in pending(reported(*GOOD, generation=4), settled=True)
+    assert "no controller has reported" in pending(reported(*GOOD, parents=()), settled=False)
+    assert pending(reported(*GOOD, parents=()), settled=True) == ""

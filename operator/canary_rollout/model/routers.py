@@ -164,8 +164,8 @@ class GatewayApiTraffic(SpecModel):
     )
     settle: Duration | None = Field(
         None,
-        description="Only for an implementation whose conditions carry no observedGeneration, such as Linkerd: time after a "
-        "write until it is taken to have it.",
+        description="Only for an implementation that reports nothing, or conditions without observedGeneration (Linkerd): "
+        "time after a write until it is taken to have it.",
     )
 
     @model_validator(mode="after")
@@ -191,6 +191,13 @@ class IstioTraffic(SpecModel):
         None, description="Name of the one http route to change. Default: all that name both versions."
     )
     subsets: Subsets | None = Field(None, description="Versions as subsets of one host. Default: the two Services.")
+    cohort_rules: StrictBool = Field(
+        default=False,
+        description="true: http routes for cohort members and pins may be added to your VirtualService, and removed again.",
+    )
+    mirror: StrictBool = Field(
+        default=False, description="true: mirrors to the canary may be added to those http routes, and removed again."
+    )
     settle: Duration = Field(
         default=5.0, description="Time after a write until the proxies are taken to have it; nothing is reported."
     )

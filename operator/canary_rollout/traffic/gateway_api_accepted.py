@@ -18,8 +18,8 @@ def pending(route: Object, settled: bool | None = None) -> str:
 
     Args:
         route: as the API server has it.
-        settled: whether conditions without any ``observedGeneration`` count as well, since enough time has passed since
-            the write; ``None``: they never do.
+        settled: whether silence counts as well (no report at all, or one without ``observedGeneration``), since enough
+            time has passed since the write; ``None``: it never does.
     """
     spec, status = route.get("spec") or {}, route.get("status") or {}
     parents = spec.get("parentRefs") or []
@@ -32,8 +32,8 @@ def pending(route: Object, settled: bool | None = None) -> str:
 def _missing(route: Object, parent: Object, reports: list[Object], settled: bool | None) -> Iterator[str]:
     name, namespace = f"{parent.get('name')}", route["metadata"].get("namespace")
     ours = [report for report in reports if _key(report.get("parentRef") or {}, namespace) == _key(parent, namespace)]
-    if not ours:
-        yield f"no controller has reported on Gateway {name} yet"
+    if not ours and not settled:
+        yield f"no controller has reported on {parent.get('kind', 'Gateway')} {name} yet"
     for report in ours:
         yield from _of_one(name, report, route["metadata"].get("generation"), settled)
 

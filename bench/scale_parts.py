@@ -155,14 +155,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
 
     def _answer(self, parameters: dict[str, list[str]]) -> None:
-        query, at = parameters["query"][0], parameters.get("time", ["0"])[0]
+        query, at = parameters["query"][0], parameters.get("time", [""])[0]
         self.server.queries.value += 1
         bad = bool(self.server.bad.value)
         key = (query, bad)
         if key not in self.server.bodies:
             self.server.bodies[key] = _series(query, self.server.arms, bad=bad)
-        result = self.server.bodies[key].replace("@", at)
-        body = f'{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}}}'.encode()
+        # A range is stable's past, of which there is none here.
+        result = self.server.bodies[key].replace("@", at).replace("#", _risen(query, at)) if at else ""
+        kind = "vector" if at else "matrix"
+        body = f'{{"status":"success","data":{{"resultType":"{kind}","result":[{result}]}}}}'.encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -175,12 +177,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _series(query: str, arms: list[tuple[str, str]], *, bad: bool) -> str:
-    """Every arm in the namespaces that the query names, with one value by what is asked."""
+    """Every arm in the namespaces that the query names, with one value by what is asked; a plain app has nothing else."""
+    if "http_request" not in query:
+        return ""
     found = re.search(r'namespace=~?"([^"]*)"', query)
     wanted = set(found[1].split("|")) if found else set()
     parts = []
     for namespace, arm in arms:
         if namespace not in wanted:
+            continue
+        if "by (namespace, pod" in query:
+            metric = {"namespace": namespace, "pod": f"{arm}-abcde"} | ({"le": "+Inf"} if "le)" in query else {})
+            parts.append(json.dumps({"metric": metric, "value": ["@", "#"]}).replace('"@"', "@"))
             continue
         value = "263" if "-canary-" in arm else "5000"  # of the requests, as the weight of 5 % says
         if "histogram_quantile" in query:
@@ -193,6 +201,12 @@ def _series(query: str, arms: list[tuple[str, str]], *, bad: bool) -> str:
             )
         )
     return ",".join(parts)
+
+
+def _risen(query: str, at: str) -> str:
+    """Cumulative counters of a pod: ten requests a second, one of a thousand fails."""
+    seconds = float(at) % 1e6
+    return f"{seconds * (0.01 if 'or 0 *' in query else 10):.0f}"
 
 
 def _serve(connection: object, queries: object, bad: object) -> None:

@@ -97,6 +97,123 @@ async def test_routes_that_say_different_shares_are_written_again_and_count_as_t
     assert (view.weight, view.outdated, view.confirmed) == (5000, True, False)
 
 
+PEOPLE = {"header": "X-Cohort", "values": ["internal", "friendly"], "prefixes": ["beta-"]}
+
+
+async def with_people(cohort=PEOPLE, **traffic) -> There:
+    there = await on("istio")
+    there.traffic["istio"] |= {"cohortRules": True, "mirror": True}
+    there.traffic |= traffic
+    there.stages[0]["cohort"] = cohort
+    return there
+
+
+async def test_istio_adds_routes_for_people_before_their_own_where_it_may_and_takes_them_away():
+    there = await with_people(pin={"header": "X-Canary"})
+    cohort = there.spec().stages[0].cohort
+    before = there.body()["spec"]
+    assert there.router().problems() == []
+    assert there.router().capabilities().cohorts
+    await there.route(500, cohort=cohort)
+    other, pinned, back, people, main = there.body()["spec"]["http"]
+    assert [other["route"], main["route"][0]["weight"]] == [before["http"][0]["route"], 9500]
+    names = ["canaryrollout-main-pin-canary", "canaryrollout-main-pin-stable", "canaryrollout-main-cohort"]
+    assert [pinned["name"], back["name"], people["name"]] == names
+    assert pinned["match"] == [{"headers": {"x-canary": {"exact": "always"}}}]
+    assert people["match"] == [
+        {"headers": {"x-cohort": {"exact": "internal"}}},
+        {"headers": {"x-cohort": {"exact": "friendly"}}},
+        {"headers": {"x-cohort": {"prefix": "beta-"}}},
+    ]
+    assert [one["destination"]["host"] for one in people["route"]] == ["checkout-canary.shop.svc.cluster.local"]
+    view = there.router().observe()
+    assert (view.weight, view.cohort, view.outdated, view.contested_by) == (500, cohort, False, "")
+    assert not (await there.route(500, cohort=cohort)).changed
+    await there.route(0)
+    after = there.body()["spec"]
+    after["http"][1]["route"][0]["weight"], after["http"][1]["route"][1]["weight"] = 100, 0
+    assert after == before
+    assert there.router().observe().cohort is None
+
+
+async def test_istio_keeps_the_matches_of_the_route_that_people_come_from():
+    there = await with_people({"cookie": "cohort", "values": ["internal"]})
+    body = virtual_service(100, 0)
+    body["spec"]["http"][1]["match"] = [{"uri": {"prefix": "/a"}}, {"headers": {"x-y": {"exact": "z"}}}]
+    await there.apply(body)
+    await there.route(500, cohort=there.spec().stages[0].cohort)
+    [people] = [one for one in there.body()["spec"]["http"] if one.get("name") == "canaryrollout-main-cohort"]
+    cookie = {"regex": "^(?:.*; ?)?cohort=(?:internal)(?:;.*)?$"}
+    assert people["match"] == [
+        {"uri": {"prefix": "/a"}, "headers": {"cookie": cookie}},
+        {"headers": {"x-y": {"exact": "z"}, "cookie": cookie}},
+    ]
+
+
+async def test_istio_gives_regions_weights_of_their_own():
+    regions = {"header": "X-Region", "weights": [{"value": "eu-west-1", "weight": "50%"}]}
+    there = await with_people({"regions": regions})
+    await there.route(500, cohort=there.spec().stages[0].cohort)
+    [region] = [one for one in there.body()["spec"]["http"] if "region" in one.get("name", "")]
+    assert region["match"] == [{"headers": {"x-region": {"exact": "eu-west-1"}}}]
+    assert [one["weight"] for one in region["route"]] == [5000, 5000]
+
+
+async def test_istio_refuses_people_by_a_header_that_the_route_matches_on_already():
+    there = await with_people()
+    body = virtual_service(100, 0)
+    body["spec"]["http"][1]["match"] = [{"headers": {"X-Cohort": {"exact": "z"}}}]
+    await there.apply(body)
+    assert "matches on header x-cohort already" in there.router().problems()[0]
+    answer = await there.router().ensure(Route(500, "v2", "v1", cohort=there.spec().stages[0].cohort), fence=None)
+    assert isinstance(answer, Rejected)
+
+
+async def test_routes_for_people_that_somebody_edits_are_written_again():
+    there = await with_people()
+    cohort = there.spec().stages[0].cohort
+    await there.route(500, cohort=cohort)
+    body = there.body()
+    body["spec"]["http"][1]["match"] = [{"headers": {"x-cohort": {"exact": "everybody"}}}]
+    await there.apply({"spec": body["spec"]})
+    view = there.router().observe()
+    assert view.outdated
+    assert view.cohort != cohort
+    await there.route(500, cohort=cohort)
+    view = there.router().observe()
+    assert (view.cohort, view.outdated, view.contested_by) == (cohort, False, "")
+
+
+async def test_istio_mirrors_to_the_canary_and_stops():
+    there = await with_people()
+    before = there.body()["spec"]
+    await there.route(0, mirror=50)
+    assert there.body()["spec"]["http"][1]["mirrors"] == [
+        {"destination": {"host": "checkout-canary.shop.svc.cluster.local"}, "percentage": {"value": 0.5}}
+    ]
+    view = there.router().observe()
+    assert (view.weight, view.mirror, view.outdated) == (0, 50, False)
+    assert not (await there.route(0, mirror=50)).changed
+    await there.route(0, mirror=10_000)
+    assert there.router().observe().mirror == 10_000
+    await there.route(0)
+    assert there.router().observe().mirror == 0
+    after = there.body()["spec"]
+    after["http"][1]["route"][0]["weight"], after["http"][1]["route"][1]["weight"] = 100, 0
+    assert after == before
+
+
+async def test_a_mirror_of_the_users_own_is_left_alone():
+    there = await with_people()
+    body = virtual_service(100, 0)
+    body["spec"]["http"][1]["mirror"] = {"host": "audit"}
+    await there.apply(body)
+    assert "has a mirror of its own" in there.router().problems()[0]
+    assert isinstance(await there.router().ensure(Route(0, "v2", "v1", mirror=50), fence=None), Rejected)
+    await there.route(0)
+    assert there.body()["spec"]["http"][1]["mirror"] == {"host": "audit"}
+
+
 # Traefik
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from fake_api import FakeApi
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxies import NAMESPACE, StoreReader
 from weighted_objects import TurnedClock
@@ -292,6 +292,7 @@ async def test_a_deployment_that_is_gone_needs_no_lowering(there):
     assert isinstance(await there.router().ensure(Route(500, "v2", "v1"), fence=None), Rejected)
 
 
+@settings(deadline=None)
 @given(replicas=st.integers(1, 10_000), weight=st.integers(0, 10_000))
 def test_a_weight_is_taken_exactly_when_the_pods_say_it_and_a_refusal_names_one_that_is(replicas, weight):
     pods = pods_for(weight, replicas)
@@ -303,6 +304,7 @@ def test_a_weight_is_taken_exactly_when_the_pods_say_it_and_a_refusal_names_one_
         assert "choose" in said
 
 
+@settings(deadline=None)
 @given(replicas=st.integers(2, 500), pods=st.integers(0, 500))
 def test_every_share_of_pods_can_be_asked_for_as_it_is_shown(replicas, pods):
     pods = min(pods, replicas)

@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxies import NAMESPACE, service
 from weighted_objects import KINDS, USER, Kind, There
@@ -307,6 +307,7 @@ async def test_two_canaries_share_a_list_and_each_keeps_its_own_share(there):
     assert (there.router().observe().weight, blue.router().observe().weight) == (3000, 0)
 
 
+@settings(deadline=None)
 @given(
     at=st.sampled_from(KINDS),
     before=st.tuples(st.integers(0, 300), st.integers(0, 300)),

@@ -4,6 +4,9 @@ The two versions are two Services (hosts), or two subsets of one host. Weights a
 not be 100 any more; we write them out of 10,000, so that 0.5 % is exact. A destination without a weight counts as 0
 where there are several.
 
+What is more than weights is only ever added where the CanaryRollout allows it: http routes for people (``cohortRules``),
+and mirrors to the canary (``mirror``). Both are recognised again by their form, and go when they are not wanted.
+
 Istio reports nothing that tells when the proxies have it, so a weight counts from a settling time after it was written.
 ``consistentHash`` chooses a pod inside the version that was chosen already, so tenants cannot be kept on a version.
 
@@ -12,8 +15,13 @@ Source: istio/api b8f8791 (``networking/v1alpha3/virtual_service.proto``), istio
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from canary_rollout.kube.port import VIRTUAL_SERVICES, Object
+from canary_rollout.model.cohorts import Cohort
+from canary_rollout.model.route import Capabilities, Route, RouteView
+from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT
+from canary_rollout.traffic.istio_members import is_ours, member_routes
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
 from canary_rollout.traffic.weighted_lists import Lists, Place, WeightedListRouter, find_split, none_names_both
@@ -33,12 +41,143 @@ class IstioRouter(WeightedListRouter):
         self._settings = settings
         self.settle = settings.settle
 
+    def capabilities(self) -> Capabilities:
+        """0.01 % steps; people and mirrors where they may be added."""
+        settings = self._settings
+        return replace(super().capabilities(), cohorts=settings.cohort_rules, mirror=settings.mirror)
+
     def _sticky_problems(self) -> Iterator[str]:
         if self._context.spec.traffic.sticky is not None:
             yield (
                 "Istio chooses the version anew for each request (consistentHash only chooses a pod inside it): remove "
                 "traffic.sticky, or put the nginx or envoy router in front of the two Services"
             )
+
+    def _people_problems(self) -> Iterator[str]:
+        traffic = self._context.spec.traffic
+        if not self._settings.cohort_rules:
+            for text in super()._people_problems():
+                yield text.replace(": remove", ": set traffic.istio.cohortRules to true, or remove", 1)
+            return
+        if traffic.request_headers.baggage:
+            yield f"traffic.requestHeaders.baggage needs headers to be added, and {self.where} is yours: remove it"
+        obj = self._object()
+        for stage in self._context.spec.stages if obj is not None else ():
+            try:
+                self._members(obj or {}, stage.cohort)
+            except RouterError as error:
+                yield f"stage {stage.name}: {error}"
+
+    def _spec_problems(self) -> Iterator[str]:
+        obj = self._object()
+        if obj is not None and self._settings.mirror:
+            yield from (text for split in self._lists(obj).splits if (text := self._mirror_problem(obj, split)))
+
+    def _mirror_problem(self, obj: Object, split: Split) -> str:
+        """Why no mirror can be added to a route: it has one that is not in our form."""
+        route = obj["spec"]["http"][_index(split)]
+        if not any(field in route for field in ("mirror", "mirrors")) or self._mirrored(obj, split) is not None:
+            return ""
+        return f"{split.where} has a mirror of its own, and one route can have one: remove it, or traffic.istio.mirror"
+
+    # Reading
+
+    def observe(self) -> RouteView | None:
+        """The VirtualService as the cache has it, with the routes and mirrors we added."""
+        view, obj = super().observe(), self._object()
+        if view is None or obj is None:
+            return view
+        cohort = self._cohort(obj, view.weight)
+        shares = [self._mirrored(obj, split) or 0 for split in self._lists(obj).splits]
+        unknown = cohort is UNKNOWN_COHORT or len(set(shares)) > 1
+        return replace(view, cohort=cohort, mirror=max(shares, default=0), outdated=view.outdated or unknown)
+
+    def _mirrored(self, obj: Object, split: Split) -> int | None:
+        """The share of a route's requests that are copied to the canary, in the form we write; ``None``: another, or none."""
+        route = obj["spec"]["http"][_index(split)]
+        mirrors = route.get("mirrors") or []
+        if len(mirrors) != 1 or "mirror" in route or self._name(mirrors[0]) != self._names()[1]:
+            return None
+        value = (mirrors[0].get("percentage") or {}).get("value", 100)
+        return round(float(value) * 100)
+
+    def _cohort(self, obj: Object, weight: int) -> Cohort | None:
+        """The cohort that our routes for people say: one of this spec's, or one that equals none."""
+        there = [route for route in (obj.get("spec") or {}).get("http") or [] if is_ours(route)]
+        if not there and (weight == 0 or self._context.spec.traffic.pin is None):
+            return None
+        for candidate in (None, *(stage.cohort for stage in self._context.spec.stages)):
+            try:
+                if [route for _, routes in self._members(obj, candidate) for route in routes] == there:
+                    return candidate
+            except RouterError:
+                continue  # cannot be expressed, so it is not what is there
+        return UNKNOWN_COHORT if there else None
+
+    def _members(self, obj: Object, cohort: Cohort | None) -> list[tuple[int, list[Object]]]:
+        """Of every http route with weights: its index, and the routes for people that belong before it."""
+        found = []
+        for split in self._lists(obj).splits:
+            index = _index(split)
+            base = {key: value for key, value in obj["spec"]["http"][index].items() if key != "mirrors"}
+            stable, canary = (
+                {key: value for key, value in base["route"][at].items() if key != "weight"}
+                for at in (split.stable, split.canary)
+            )
+            place = f"{base.get('name') or sum(not is_ours(one) for one in obj['spec']['http'][:index])}"
+            found.append(
+                (index, member_routes(base, place, self._context.spec.traffic, cohort, stable=stable, canary=canary))
+            )
+        return found
+
+    # Writing
+
+    def _additions(self, there: Object, lists: Lists, route: Route) -> list[Object]:
+        if route.cohort is not None and not self._settings.cohort_rules:
+            return super()._additions(there, lists, route)
+        if route.mirror and not self._settings.mirror:
+            return super()._additions(there, lists, route)
+        return [*self._mirror_changes(there, lists, route.mirror), *self._member_changes(there, route)]
+
+    def _mirror_changes(self, there: Object, lists: Lists, share: int) -> list[Object]:
+        found: list[Object] = []
+        for split in lists.splits if self._settings.mirror else ():
+            http, path = there["spec"]["http"][_index(split)], f"/spec/http/{_index(split)}/mirrors"
+            if (self._mirrored(there, split) or 0) == share:
+                continue
+            if share and (text := self._mirror_problem(there, split)):
+                raise RouterError(text)
+            if "mirrors" in http:
+                found.append({"op": "test", "path": path, "value": http["mirrors"]})
+                found.append({"op": "remove", "path": path})
+            if share:
+                mirror = {
+                    "destination": http["route"][split.canary]["destination"],
+                    "percentage": {"value": share / 100},
+                }
+                found.append({"op": "add", "path": path, "value": [mirror]})
+        return found
+
+    def _member_changes(self, there: Object, route: Route) -> list[Object]:
+        """Operations that leave exactly the wanted routes for people, each right before its own; everybody else's stay."""
+        if not self._settings.cohort_rules:
+            return []
+        https = there["spec"].get("http") or []
+        present = [http for http in https if is_ours(http)]
+        wanted = self._members(there, route.cohort) if route.weight > 0 else []
+        if present == [http for _, routes in wanted for http in routes]:
+            return []
+        found: list[Object] = []
+        for index, http in reversed(list(enumerate(https))):
+            if is_ours(http):
+                path = f"/spec/http/{index}"
+                found += [{"op": "test", "path": f"{path}/name", "value": http["name"]}, {"op": "remove", "path": path}]
+        for index, routes in reversed(wanted):
+            before = sum(is_ours(http) for http in https[:index])
+            found += [{"op": "add", "path": f"/spec/http/{index - before}", "value": http} for http in reversed(routes)]
+        return found
+
+    # Lists
 
     def _lists(self, obj: Object) -> Lists:
         stable, canary = self._names()
@@ -71,7 +210,7 @@ class IstioRouter(WeightedListRouter):
         """Index, place for people, and destinations of every http route that may be changed."""
         for index, route in enumerate((obj.get("spec") or {}).get("http") or []):
             name = route.get("name")
-            if self._settings.route in {None, name}:
+            if self._settings.route in {None, name} and not is_ours(route):
                 yield index, f"http route {name or index} of {self.where}", route.get("route") or []
 
     def _names(self) -> tuple[str, str]:
@@ -97,3 +236,8 @@ class IstioRouter(WeightedListRouter):
             return name
         ours = namespace == self._context.namespace
         return name if ours and (not domain or domain == "svc" or domain.startswith("svc.")) else ""
+
+
+def _index(split: Split) -> int:
+    """Which http route a list belongs to (``/spec/http/3/route``)."""
+    return int(split.path.split("/")[3])

@@ -248,17 +248,28 @@ class WeightedListRouter:
         """
         lists, writer = self._lists(there), self._writer(there)
         weight = validate.whole_number("weight", route.weight, 0, FULL)
-        if route.cohort is not None or route.mirror:
-            what = "a cohort" if route.cohort is not None else "a mirror"
-            raise RouterError(f"{what} needs more than weights, and {self.where} is yours: remove it from the stages")
-        if weight > share_of(lists.splits) and lists.problems:
+        additions = self._additions(there, lists, route)
+        raising = weight > share_of(lists.splits) or route.cohort is not None or route.mirror > 0
+        if raising and lists.problems:
             raise RouterError(lists.problems[0])
         manager = writer.manager(self._context.name, route.revision)
         trace = authorship(writer, self._context, share_of(lists.splits))[0] != route.revision
-        operations = self._changes(lists, weight, trace=trace)
+        operations = [*self._changes(lists, weight, trace=trace and not additions), *additions]
         if operations and fence is not None:
             operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": fence})
         return operations, manager
+
+    def _additions(self, there: Object, lists: Lists, route: Route) -> list[Object]:
+        """JSON Patch operations for what is not weights; they follow those for weights. None by default.
+
+        Raises:
+            RouterError: it cannot be written, and why.
+        """
+        del there, lists
+        if route.cohort is not None or route.mirror:
+            what = "a cohort" if route.cohort is not None else "a mirror"
+            raise RouterError(f"{what} needs more than weights, and {self.where} is yours: remove it from the stages")
+        return []
 
     async def release(self) -> None:
         """Nothing of ours is in the object but the weights, which stay as they are."""

@@ -39,9 +39,6 @@ from canary_rollout.workloads.view import app_version, own_pods, pod_selector, r
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-LOOKS = 400
-"""Evaluations by which pods of the past are looked for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -239,10 +236,9 @@ def pods_of_the_past(subject: Subject, client: PrometheusClient, start: float, e
     of = source_of(subject.request(None)).of
     assert of.traffic is not None  # noqa: S101 - a source has traffic
     query = Query(f'{of.labels.namespace}="{subject.namespace}"', (of.labels.namespace,), pod=of.labels.pod)
-    text = f"group by ({of.labels.pod}) ({query.selector(of.traffic.requests)})"
-    step = max(subject.spec.metrics.interval, (end - start) / LOOKS)
-    result = client.query_range(text, start, end, step, 4 * subject.spec.metrics.timeout)
-    return frozenset(series["metric"].get(of.labels.pod, "") for series in result)
+    match = query.selector(of.traffic.requests)
+    timeout = 4 * subject.spec.metrics.timeout
+    return frozenset(client.label_values(of.labels.pod, match, start, end, timeout))
 
 
 def with_replica_sets(subject: Subject, pods: frozenset[str]) -> Subject:

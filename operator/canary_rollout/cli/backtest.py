@@ -337,7 +337,8 @@ def _print(session: Session, what: str, result: Result) -> None:
     after = f" {about(result.ended - result.began)} after the start" if result.ended is not None else ""
     at = f" at {_clock(result.ended)}" if result.ended is not None else f" at {_clock(result.through)}"
     by = f" by {result.rule}" if result.rule else ""
-    console.print(Text(f"{what} would have been ") + Text(result.verdict, style) + Text(f"{by}{at}{after}"))
+    would = "would have " if result.verdict == "succeeded" else "would have been "
+    console.print(Text(f"{what} {would}") + Text(result.verdict, style) + Text(f"{by}{at}{after}"))
     console.print(Text(clean(result.message)))
     console.print(Text("\nWhat would have happened", "bold"))
     rows: list[list[str | Text]] = [

@@ -192,7 +192,7 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
 
     console, traffic = session.tools.console(), found.traffic
     quiet = f", {_few(traffic.quiet)}/s in the quietest hour" if traffic.quiet < traffic.requests else ""
-    bursts = f", in bursts of about {traffic.burst:.0f}" if traffic.burst >= 1.5 else ""
+    bursts = f", in bursts of about {traffic.burst:.0f}" if traffic.burst >= 1.5 and traffic.error_rate > 0 else ""
     console.print(
         f"{what}: {_few(traffic.requests)} requests/s {traffic.source}{quiet}; "
         f"{traffic.error_rate:.3%} of stable's fail{bursts}. "

@@ -161,6 +161,24 @@ class PrometheusClient:
 
         return _asked(ask, timeout)
 
+    def label_values(self, label: str, match: str, start: float, end: float, timeout: float) -> list[Any]:
+        """Return the values of a label among the series that ``match`` selects, from ``start`` to ``end`` (POSIX seconds).
+
+        Answered from the index, without reading samples; of the latest hours it may name values from a little before.
+
+        Raises:
+            QueryError: one of its subclasses.
+        """
+        params = {"match[]": match, "start": f"{start:.3f}", "end": f"{end:.3f}"}
+        url = f"{self._url}/api/v1/label/{label}/values"
+        headers, verify = self._headers, self._session.verify
+
+        def ask() -> Any:
+            answer = self._session.request("GET", url, params=params, headers=headers, verify=verify, timeout=timeout)
+            return parse_json(answer.content)["data"]
+
+        return _asked(ask, timeout)
+
     def close(self) -> None:
         """Close all connections."""
         self._session.close()

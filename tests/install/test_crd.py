@@ -20,6 +20,10 @@ GOOD_ONES = {
     "three names": {},
     "sticky": {"traffic.sticky": {"header": "X-Tenant-ID", "fallback": "clientIP"}},
     "a switched-off header": {"traffic.responseHeaders": {"cohort": "", "version": ""}},
+    "nginx outside the cluster": {"traffic": {"nginx": {"proxies": ["edge-1"]}}},
+    "a route of its own": {
+        "traffic": {"gatewayAPI": {"httpRoute": "a", "create": {"parentRefs": [{"name": "front"}]}, "settle": "5s"}}
+    },
     "ingress-nginx": {"traffic": {"ingressNginx": {"ingress": "shop.example"}}},
     "stages": {"stages": STAGES, "stages.1.enabled": False, "stages.0.maxHold": "1h", "stages.2.approval": "required"},
     "a hundredth of a per cent": {"stages": STAGES, "stages.0.weight": "0.01%"},

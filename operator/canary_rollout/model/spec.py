@@ -203,7 +203,7 @@ class CanaryRolloutSpec(SpecModel):
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
             Rule(
-                "!has(self.traffic.nginx) || !(self.traffic.nginx.service in "
+                "!has(self.traffic.nginx) || !has(self.traffic.nginx.service) || !(self.traffic.nginx.service in "
                 "[self.workload.stable.service, self.workload.canary.service])",
                 "traffic.nginx.service selects the nginx pods, not stable or canary: name the Service in front of nginx",
                 field=".traffic.nginx.service",

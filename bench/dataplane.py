@@ -88,6 +88,7 @@ async def changes(plane: Plane, result: Result, count: int, connections: int) ->
     load = Load("127.0.0.1", plane.port, connections=connections, think=0.004)
     load.start()
     await eventually(lambda: len(load.answers) > 100)
+    await asyncio.sleep(PAUSE)
     for _ in range(count // 2):
         seen, began = len(load.answers), now()
         await plane.write(2500)

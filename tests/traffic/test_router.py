@@ -265,6 +265,14 @@ async def test_a_cohort_that_nginx_cannot_read_is_explained_before_its_stage_com
     assert any("stage all" in problem for problem in problems)
 
 
+async def test_values_that_are_one_for_a_proxy_are_explained(world):
+    cohort = {"header": "X-A", "values": ["qa", "QA"]}
+    stages = [{"name": "all", "weight": "100%", "hold": "1m", "cohort": cohort}]
+    spec = world.spec.model_dump(mode="json", by_alias=True)
+    world.spec = type(world.spec).model_validate({**spec, "stages": stages})
+    assert world.router().problems() == ["stage all: cohort: values that differ only in case are one: keep one of them"]
+
+
 async def test_what_the_router_reads_is_what_it_asks_to_be_watched(world):
     asked = {(w.resource, w.name, w.labels) for w in world.router().watched()}
     assert (CONFIG_MAPS, "checkout-nginx", ()) in asked

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from canary_rollout.model.cohorts import Cohort
+from canary_rollout.model.routing import Sticky
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic.envoy.document import EnvoyDocument
 from canary_rollout.traffic.nginx import validate
@@ -61,7 +62,12 @@ class Routes:
         self._full = document.weight >= FULL
         self._cohort = validate.cohort("cohort", document.cohort)
         self._pin = validate.pin("pin", document.pin)
-        self._salt = salt_of(document.namespace, document.rollout, document.revision)
+        self._tenant = _tenant_name(document.sticky)
+        self._salt = salt_of(
+            validate.dns_name("metadata.namespace", document.namespace),
+            validate.dns_name("metadata.name", document.rollout),
+            validate.revision("revision", document.revision),
+        )
 
     def configuration(self) -> Json:
         """The RouteConfiguration.
@@ -100,11 +106,8 @@ class Routes:
 
     def _tenant_is(self, names: tuple[str, ...]) -> Json:
         expression = "|".join(re.escape(name) for name in names)
-        sticky = self._document.sticky
-        if sticky is None or sticky.header is None:
-            cookie = validate.header_name("sticky.cookie", sticky.cookie if sticky is not None else None)
-            return _regex("cookie", in_cookie(cookie, expression))
-        return _regex(validate.header_name("sticky.header", sticky.header), f"(?:{expression})")
+        kind, name = self._tenant
+        return _regex("cookie", in_cookie(name, expression)) if kind == "cookie" else _regex(name, f"(?:{expression})")
 
     def _members(self, cohort: Cohort) -> Iterator[Json]:
         looks = [
@@ -134,12 +137,13 @@ class Routes:
             yield self._direct(match, "canary" if weight else "stable", arm, label)
             return
         sticky = self._document.sticky
-        if sticky is not None and sticky.header is not None:
-            present = _regex(sticky.header, ".+")
-            yield self._split([*match, present], weight, arm, label, self._hash(sticky.header, "(.+)", "t:"))
-        elif sticky is not None and sticky.cookie is not None:
-            present = _regex("cookie", in_cookie(sticky.cookie, "[^;]+"))
-            found = rf"(?:.*?;\s*)?(?i:{re.escape(sticky.cookie)})=([^;]+).*"
+        kind, name = self._tenant
+        if kind == "header":
+            present = _regex(name, ".+")
+            yield self._split([*match, present], weight, arm, label, self._hash(name, "(.+)", "t:"))
+        elif kind == "cookie":
+            present = _regex("cookie", in_cookie(name, "[^;]+"))
+            found = rf"(?:.*?;\s*)?(?i:{re.escape(name)})=([^;]+).*"
             yield self._split([*match, present], weight, arm, label, self._hash("cookie", found, "t:"))
         if sticky is not None and (sticky.client_ip or sticky.fallback == "clientIP"):
             yield self._split(match, weight, arm, label, self._by_address())
@@ -215,6 +219,15 @@ class Routes:
     def _answered(self, version: str, label: str) -> list[Json]:
         told = self._document.response_headers
         return _named("responseHeaders", ((told.cohort, label), (told.version, self._revision(version))))
+
+
+def _tenant_name(sticky: Sticky | None) -> tuple[str, str]:
+    """``(header or cookie, its name)`` of the tenant; both empty without one."""
+    if sticky is None or sticky.client_ip:
+        return "", ""
+    if sticky.header is not None:
+        return "header", validate.header_name("traffic.sticky.header", sticky.header)
+    return "cookie", validate.header_name("traffic.sticky.cookie", sticky.cookie)
 
 
 def _named(where: str, pairs: tuple[tuple[str, str], ...]) -> list[Json]:

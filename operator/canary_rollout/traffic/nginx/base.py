@@ -112,7 +112,10 @@ class AgentRouter(ABC, Generic[DocumentType]):
                 found.append(f"traffic.{self.kind}.service: {error}")
         for stage in context.spec.stages:
             try:
-                validate.cohort(f"stage {stage.name}: cohort", stage.cohort)
+                if validate.cohort(f"stage {stage.name}: cohort", stage.cohort) != stage.cohort:
+                    found.append(
+                        f"stage {stage.name}: cohort: values that differ only in case are one: keep one of them"
+                    )
             except RouterError as error:
                 found.append(f"{error}")
         try:

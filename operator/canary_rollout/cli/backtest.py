@@ -40,7 +40,7 @@ class Result:
         verdict: ``succeeded``, ``rolled back``, ``halted``, ``paused`` or ``under way`` (the stretch was over first).
         message: the sentence that the status would have held.
         ended: POSIX seconds of the end; ``None`` when it was still under way.
-        began: POSIX seconds of the first tick.
+        began: POSIX seconds of the canary's first request, with which the rollout begins.
         through: POSIX seconds of the last one.
     """
 
@@ -52,7 +52,6 @@ class Result:
     ended: float | None = None
     events: "list[Event]" = field(default_factory=list)
     tallies: "dict[str, Tally]" = field(default_factory=dict)
-    canary_seen: int = 0
     ticks: int = 0
 
 
@@ -63,7 +62,7 @@ class Result:
     "start",
     required=True,
     metavar="TIME",
-    help="When the rollout begins: 2026-11-20T09:00:00Z, or 24h (ago).",
+    help="Where the past begins: 2026-11-20T09:00:00Z, or 24h (ago).",
 )
 @click.option("--to", "end", default="now", show_default=True, metavar="TIME", help="Where the past ends.")
 @click.option("--name", metavar="NAME", help="Which CanaryRollout of the file, where it holds several.")
@@ -85,7 +84,7 @@ def backtest(ctx: click.Context, /, *, file: str, output: str | None, **given: A
     """Replay the past through the rollout in FILE and say what would have happened, and when.
 
     Every tick from --from to --to is read from Prometheus and goes through the same analysis and engine as in the
-    operator. The weights are those the engine would have wanted, the numbers those that the two versions had at the
+    operator; the rollout begins with the canary's first request. The weights are those the engine would have wanted, the numbers those that the two versions had at the
     time, whatever their share was. No cluster is needed.
 
     Exit code 0: it would not have been stopped; 1: rolled back, halted or paused; 2: bad input; 3: Prometheus did not
@@ -243,39 +242,45 @@ async def _ticks(history: "History", arms: _Arms, stretch: tuple[float, float, f
 
 
 async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "MetricRequest") -> Result:
-    from canary_rollout.analysis.readings import ReadingKind
+    from canary_rollout.analysis.readings import REQUESTS, ReadingKind
     from canary_rollout.analysis.sequential.ruling import RECEIVED_SHARE
     from canary_rollout.cli.asking import unreachable
     from canary_rollout.cli.errors import CliError, Exit
     from canary_rollout.cli.simulate import Tally
-    from canary_rollout.model.conditions import Phase
 
     result = None
     async for past in ticks:
-        at = past.samples.at
-        if result is None:
-            result = Result(at)
-            simulation.begin(at)
-            result.events = simulation.events
-        readings = past.samples.readings
+        at, readings = past.samples.at, past.samples.readings
         if all(pair.canary.kind is ReadingKind.UNAVAILABLE for pair in readings.values()):
             why = next(iter(readings.values())).canary.message
             raise CliError(unreachable(request.server, why), Exit.UNREACHABLE)
+        if result is None:
+            if not any(pair.canary.value for key, pair in readings.items() if key.what == REQUESTS):
+                continue  # rules whose series nobody has had yet are inactive, and would let everything pass
+            result = Result(at)
+            simulation.begin(at)
+            result.events = simulation.events
         result.ticks += 1
-        result.canary_seen += any(pair.canary.value for key, pair in readings.items() if key.what == "requests")
         assessment = await simulation.tick(past)
         for verdict in (found for found in assessment.every if found.rule != RECEIVED_SHARE):
             result.tallies.setdefault(verdict.rule, Tally(verdict.rule)).take(verdict, at)
         result.through = at
         if simulation.over and result.ended is None:
             result.ended, result.message = at, simulation.message
-    assert result is not None  # noqa: S101 - a stretch has a tick
-    if not result.canary_seen:
+    if result is None:
         raise CliError(
             "Prometheus has no request of the canary in this time: choose another --from, or say which pods are the canary "
             "with --canary-pods",
             Exit.UNREACHABLE,
         )
+    _conclude(result, simulation)
+    return result
+
+
+def _conclude(result: Result, simulation: "Simulation") -> None:
+    """How it ended, or where it stood at the end of the past."""
+    from canary_rollout.model.conditions import Phase
+
     phase = simulation.state.phase
     result.message = result.message or simulation.message
     stopped = {Phase.ROLLING_BACK: "rolled back", Phase.ROLLED_BACK: "rolled back", Phase.HALTED: "halted"}
@@ -287,7 +292,6 @@ async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "
     elif simulation.state.pause is not None:
         pause = simulation.state.pause
         result.verdict, result.rule, result.message, result.ended = "paused", pause.rule, pause.message, pause.at
-    return result
 
 
 def _data(result: Result) -> dict[str, Any]:

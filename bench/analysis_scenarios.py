@@ -79,6 +79,7 @@ def _healthy() -> list[Scenario]:
             "restarts": replace(base, restarts=2.0, lost=0.05, late=0.02),
             "season": replace(base, season=5.0),
             "batch-2pc": replace(base, bursts="batch", error_rate=0.02),
+            "batch-and-outages": replace(base, bursts="batch", outages_per_hour=2.0),
         }
         out += [replace(scenario, name=f"{kind}-{rps:.0f}") for kind, scenario in kinds.items()]
     return out
@@ -204,6 +205,22 @@ def _odd() -> list[Scenario]:
             "outages-often": replace(base, outages_per_hour=10.0),
             "share-half": replace(base, realised=0.5),
             "late-samples": replace(base, late=0.2, outages_per_hour=2.0),
+            "mostly-canary": replace(base, stages=((9000, 2 * HOUR), (9900, 2 * HOUR)), outages_per_hour=2.0),
+            "everything": replace(
+                base,
+                bursts="sticky",
+                outages_per_hour=2.0,
+                uneven=True,
+                restarts=1.0,
+                lost=0.1,
+                late=0.05,
+                season=3.0,
+                realised=1.1,
+                slow_pod=30.0,
+                dies=2.5 * HOUR,
+                history=3 * HOUR,
+            ),
+            "scraped-each-5s": replace(base, scrape=5.0, outages_per_hour=2.0, bursts="batch"),
         }
         out += [replace(scenario, name=f"{kind}-{rps:.0f}") for kind, scenario in kinds.items()]
     return out

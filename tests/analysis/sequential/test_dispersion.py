@@ -47,6 +47,16 @@ def test_an_outage_that_all_pods_share_cancels_out():
     assert estimate(calm + outage) == pytest.approx(1.0, abs=0.3)
 
 
+@pytest.mark.parametrize("requests", [300, 12_000])
+def test_outages_that_all_pods_share_do_not_hide_bursts(requests):
+    """Ten thousand errors of a shared outage against a few dozen in bursts of thirty."""
+    rng = np.random.default_rng(7)
+    blocks = [[(requests, 30 * rng.poisson(requests / 30_000)) for _ in range(10)] for _ in range(360)]
+    for where in range(0, 360, 30):
+        blocks[where] = [(requests, rng.poisson(requests / 12) + bad) for _, bad in blocks[where]]
+    assert 15 <= estimate(blocks) <= 40
+
+
 def test_pods_with_unequal_traffic_are_no_bursts():
     rng = np.random.default_rng(4)
     rates = [300, 600, 1200, 6000, 12000]

@@ -6,6 +6,7 @@ cannot raise its own bar. Formula: analysis method, section 2.1 (a quasi-likelih
 """
 
 from collections.abc import Iterable
+from math import exp, log
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.counts import PodCounts
@@ -17,6 +18,10 @@ PRIOR: Final = 10.0
 PRIOR_ERRORS: Final = 10.0
 """Errors that this belief weighs as much as."""
 
+MARGIN: Final = 1.2
+"""The estimate is the usual burst's size and the guarantee asks for the largest one's (bursts of 10 to 50 give 34), so large
+estimates are raised by a fifth less one, and those up to 5 are left as they are."""
+
 MOST_OF_ONE: Final = 200.0
 """Largest dispersion taken from a single pod: over time an outage looks like one burst of thousands, and behind a bar that
 high nothing would ever be found. Outages that both versions share are no evidence anyway."""
@@ -26,11 +31,16 @@ _CALM: Final = 0.9
 
 
 class Dispersion:
-    """Running estimate over blocks of ticks. All counts are of stable's pods."""
+    """Running estimate over blocks of ticks. All counts are of stable's pods.
+
+    A block weighs as much as its errors, but no more than its burst or than usual (the geometric mean): an outage that all
+    pods share has thousands, says nothing about bursts, and would drown what the other blocks say.
+    """
 
     def __init__(self) -> None:
         self._num = self._den = 0.0
         self._squares = self._errors = self._requests = self._blocks = 0.0
+        self._logs = self._filled = 0.0
         self._usual = 0.0
         self._ticks = 0.0
         self._open: dict[str, list[float]] = {}
@@ -76,8 +86,14 @@ class Dispersion:
         if len(counts) > 1 and errors > 0:
             rate = errors / requests
             squares = sum(bad * bad / count for count, bad, _ in counts) / rate - errors
-            self._num += errors * max(squares, 0.0) / (len(counts) - 1)
-            self._den += errors
+            burst = max(squares, 0.0) / (len(counts) - 1)
+            self._logs += log(errors)
+            self._filled += 1
+            weight = min(
+                errors, max(burst, exp(self._logs / self._filled))
+            )  # an outage weighs no more than a usual block
+            self._num += weight * burst
+            self._den += weight
         if self._den > _MOST_ERRORS:
             self._num, self._den = self._num / 2, self._den / 2
         self.phi = self._estimate()
@@ -89,14 +105,16 @@ class Dispersion:
             den = self._errors
             over_time = max(self._squares / share - self._errors, 0.0) / (self._blocks - 1)
             num = den * min(over_time, MOST_OF_ONE)
-        return max(1.0, round((num + PRIOR * PRIOR_ERRORS) / (den + PRIOR_ERRORS), 3))
+        estimate = (num + PRIOR * PRIOR_ERRORS) / (den + PRIOR_ERRORS)
+        return round(max(1.0, estimate, MARGIN * estimate - 1.0), 3)
 
     def state(self) -> list[float]:
         """Return the state between two blocks as numbers."""
         numbers = (self._num, self._den, self._squares, self._errors, self._requests, self._blocks)
-        rounded = [short(float(f"{number:.7g}"), 4) for number in (*numbers, self._usual, self._ticks)]
+        more = (self._usual, self._ticks, self._logs, self._filled)
+        rounded = [short(float(f"{number:.7g}"), 4) for number in (*numbers, *more)]
         self._num, self._den, self._squares, self._errors, self._requests, self._blocks = rounded[:6]
-        self._usual, self._ticks = rounded[6:]
+        self._usual, self._ticks, self._logs, self._filled = rounded[6:]
         return rounded
 
     @classmethod
@@ -105,6 +123,6 @@ class Dispersion:
         made = cls()
         numbers = [float(number) for number in raw]
         made._num, made._den, made._squares, made._errors, made._requests, made._blocks = numbers[:6]
-        made._usual, made._ticks = numbers[6:]
+        made._usual, made._ticks, made._logs, made._filled = numbers[6:]
         made.phi = made._estimate()
         return made

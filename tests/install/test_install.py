@@ -165,6 +165,12 @@ ALLOWED = [
     ("patch", "leases.coordination.k8s.io", "", NAMESPACE),
     ("create", "ingresses.networking.k8s.io", "", "shop"),
     ("create", "events.events.k8s.io", "", "shop"),
+    ("patch", "virtualservices.networking.istio.io", "", "shop"),
+    ("patch", "traefikservices.traefik.io", "", "shop"),
+    ("patch", "ingressroutes.traefik.io", "", "shop"),
+    ("patch", "virtualservers.k8s.nginx.org", "", "shop"),
+    ("patch", "httpproxies.projectcontour.io", "", "shop"),
+    ("watch", "horizontalpodautoscalers.autoscaling", "", ""),
 ]
 REFUSED = [
     ("get", "secrets", "", "shop"),
@@ -179,6 +185,11 @@ REFUSED = [
     ("patch", "services", "", "shop"),
     ("create", "leases.coordination.k8s.io", "", "shop"),
     ("patch", "leases.coordination.k8s.io", "", "shop"),
+    ("create", "virtualservices.networking.istio.io", "", "shop"),
+    ("delete", "httpproxies.projectcontour.io", "", "shop"),
+    ("update", "virtualservers.k8s.nginx.org", "", "shop"),
+    ("patch", "middlewares.traefik.io", "", "shop"),
+    ("patch", "horizontalpodautoscalers.autoscaling", "", "shop"),
     ("get", "nodes", "", ""),
     ("create", "clusterrolebindings.rbac.authorization.k8s.io", "", ""),
 ]

@@ -12,7 +12,7 @@ from route_adapters import CANARY, ROLLOUT, STABLE, Adapter, http_service
 from route_bench import SPEC
 
 from canary_rollout.kube.client import Client
-from canary_rollout.kube.port import CANARY_ROLLOUTS, EVENTS, ApiError, Object, Resource
+from canary_rollout.kube.port import CANARY_ROLLOUTS, EVENTS, LEASES, ApiError, Object, Resource
 
 WANTED = 500
 EVERY = 1.0
@@ -38,13 +38,21 @@ class Round:
 
     versions: list[Version]
     foreign: set[str]
+    reported: set[str]
     ends: float
+    held_up: float
+    """The longest time for which the machine kept this process (and so likely the operator) from running, seconds."""
 
     @property
     def ours(self) -> list[tuple[Version, Version]]:
         """What the operator wrote: the version before, and its own."""
         pairs = zip(self.versions, self.versions[1:], strict=False)
-        return [(before, after) for before, after in pairs if after.version not in self.foreign]
+        return [(before, after) for before, after in pairs if after.version not in self.foreign | self.reported]
+
+    @property
+    def theirs(self) -> int:
+        """How often somebody else wrote the route."""
+        return sum(version.version in self.foreign for version in self.versions)
 
     @property
     def raises(self) -> list[float]:
@@ -62,6 +70,27 @@ class Round:
         return longest
 
 
+class Lag:
+    """Measures how late this process wakes up."""
+
+    STEP = 0.02
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        self._task = asyncio.create_task(self._measure())
+
+    async def _measure(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(self.STEP)
+            self._longest = max(self._longest, time.monotonic() - began - self.STEP)
+
+    async def longest(self) -> float:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        return self._longest
+
+
 @dataclass
 class Contest:
     """One adapter's rollout in a namespace of its own."""
@@ -75,6 +104,7 @@ class Contest:
     rounds: dict[str, Round] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     foreign: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
     _watches: list[asyncio.Task[None]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
@@ -141,6 +171,9 @@ class Contest:
         if self.versions and self.versions[-1].version == metadata["resourceVersion"]:
             return
         self.versions.append(Version(time.monotonic(), share, metadata["resourceVersion"]))
+        if (lease := self.adapter.confirms(route)) is not None:
+            name = lease["metadata"]["name"]
+            await self.client.apply(LEASES, self.namespace, name, lease, manager="canary-rollout-agent")
         status = self.adapter.status(route)
         if status is None or route.get("status") == status:
             return
@@ -154,7 +187,7 @@ class Contest:
                 subresource="status",
                 manager="controller",
             )
-            self.foreign.add(written["metadata"]["resourceVersion"])
+            self.reported.add(written["metadata"]["resourceVersion"])
 
     async def _status(self, rollout: Object) -> None:
         self.messages.append((rollout.get("status") or {}).get("message") or "")
@@ -164,6 +197,7 @@ class Contest:
     async def sync(self, name: str, share: int | None, *, force: bool) -> None:
         """Apply a manifest every second; ``share`` of the canary in it, ``None``: the live one's (ignore rules)."""
         began, version = len(self.versions), self.versions[-1:]
+        lag = Lag()
         for number in range(TIMES):
             if number:
                 await asyncio.sleep(EVERY)
@@ -175,7 +209,8 @@ class Contest:
             if answer["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
                 self.foreign.add(answer["metadata"]["resourceVersion"])
         await asyncio.sleep(EVERY)
-        self.rounds[name] = Round(version + self.versions[began:], self.foreign, time.monotonic())
+        seen = version + self.versions[began:]
+        self.rounds[name] = Round(seen, self.foreign, self.reported, time.monotonic(), await lag.longest())
 
     async def _forced(self, manifest: Manifest) -> Object:
         """Server-side apply with force, as Argo CD and Flux do it."""
@@ -186,7 +221,8 @@ class Contest:
 
     async def _patched(self, manifest: Manifest) -> Object:
         """What kubectl's client-side apply sends for a custom resource: a merge patch of what differs."""
-        name, body = self.adapter.name_of, {"spec": manifest["spec"]}
+        name = self.adapter.name_of
+        body = {field: value for field, value in manifest.items() if field in {"spec", "data"}}
         return await self.client.merge_patch(
             self.adapter.resource, self.namespace, name, body, manager="kubectl-client-side-apply"
         )

@@ -42,6 +42,7 @@ class Adapter:
         blank: the object without its weights, for comparison.
         keep: what a GitOps tool with the documented ignore rules applies: the manifest with the live object's weights.
         status: status that the data plane's controller would write for an object now; ``None``: it writes none.
+        confirms: Lease by which a proxy's agent would confirm an object in a namespace; ``None``: there are no agents.
         refused: what it must refuse.
         owned: whether the operator creates the object.
         weights: shares that it must give exactly.
@@ -60,6 +61,7 @@ class Adapter:
     blank: Callable[[Manifest], Manifest]
     keep: Callable[[Manifest, Manifest], Manifest]
     status: Callable[[Manifest], Manifest | None] = lambda _: None
+    confirms: Callable[[Manifest], Manifest | None] = lambda _: None
     refused: tuple[Refused, ...] = ()
     owned: bool = False
     weights: tuple[int, ...] = (50, 500, 2500, 10_000, 0)

@@ -1,11 +1,16 @@
 """Our own proxies: the ConfigMap that the agents of nginx, or of Envoy, follow."""
 
 import json
+import time
 
 from canary_rollout.kube.port import CONFIG_MAPS
+from canary_rollout.traffic.envoy.document import EnvoyDocument
+from canary_rollout.traffic.nginx.ack import Ack, to_lease
+from canary_rollout.traffic.nginx.document import DocumentError, WeightsDocument, parse_as
 
-from .base import ROLLOUT, Adapter, Manifest, Refused, http_service
+from .base import ROLLOUT, Adapter, Manifest, Refused
 
+DOCUMENTS = {"nginx": WeightsDocument, "envoy": EnvoyDocument}
 KEYS = {"nginx": "weights.json", "envoy": "envoy.json"}
 
 
@@ -30,10 +35,22 @@ def adapter(kind: str) -> Adapter:
         }
 
     def traffic(**more: object) -> Manifest:
-        return {kind: {"service": "edge"}, **more}
+        return {kind: {"proxies": ["edge-1"]}, **more}
 
-    unknown = {**traffic(), kind: {"service": "nowhere"}}
-    outside = {**traffic(), kind: {"proxies": ["vm-1"], "via": "loadBalancer"}}
+    def confirms(written: Manifest) -> Manifest | None:
+        """What the agent of proxy edge-1 says once it serves this; nothing of what somebody else wrote."""
+        try:
+            document = parse_as(DOCUMENTS[kind], written["data"][key])
+        except DocumentError:
+            return None
+        ack = Ack(
+            pod="edge-1", config_map=name, rollout=ROLLOUT, applied=document.identity, applied_at=time.time(), config="",
+            mode=kind, weight=document.weight, error="", nginx_version="1.0.0", renewed=time.time(), duration=120,
+        )  # fmt: skip
+        return to_lease(ack, written["metadata"]["namespace"], "")
+
+    unknown = {kind: {"service": "nowhere"}}
+    outside = {kind: {"proxies": ["vm-1"], "via": "loadBalancer"}}
     cohort = {"header": "X-A", "values": ["everyone"]}
     stages = [{"name": "all", "weight": "100%", "hold": "1h", "cohort": cohort}]
     return Adapter(
@@ -63,8 +80,7 @@ def adapter(kind: str) -> Adapter:
         owned=True,
         weights=(1, 50, 500, 2500, 9999, 10_000, 0),
         name_of=name,
-        contested=False,  # nobody confirms here: what an agent does with an overwrite is tested with real proxies
-        needs=(http_service("edge", "edge"),),
+        confirms=confirms,
     )
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import DOWN, NOON, judge, pair, rule, samples
 from small_specs import make_spec
 
 from canary_rollout.analysis.comparing import Compared, policy_of
-from canary_rollout.analysis.evidence import Evidence
+from canary_rollout.analysis.evidence import Evidence, short
 from canary_rollout.analysis.readings import (
     BEFORE,
     EMPTY,
@@ -28,6 +28,7 @@ from canary_rollout.analysis.rules import assess
 from canary_rollout.analysis.sequential import PromotionGate, State, TestVerdict
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.model.effective import resolve
+from canary_rollout.model.presets import EVENTS
 from canary_rollout.model.spec import Action, CanaryRolloutSpec
 
 AT_ONCE = {"for": "0s"}
@@ -395,6 +396,23 @@ def test_a_standard_rule_becomes_active_with_the_first_value():
     assert "3.1 s" in verdict.message
 
 
+@pytest.mark.parametrize("stable", [0.02, None])
+@pytest.mark.parametrize("preset", sorted(EVENTS))
+def test_a_quiet_hour_of_what_need_not_happen_holds_nothing_up(preset, stable):
+    raw = rule(preset=preset, above="1%", minRequests=0)
+    seen = Evidence(seen_canary=frozenset({short(preset)}), seen_stable=frozenset({short(preset)}))
+    verdict, _ = judge(raw, seen, **{preset.replace("-", "_"): pair(stable, None)})
+    assert (verdict.outcome, verdict.lack, verdict.inactive) == (Outcome.NONE, Lack.NOT_APPLICABLE, False)
+    assert judge(raw, seen, **{preset.replace("-", "_"): pair(DOWN, DOWN)})[0].lack is Lack.NO_DATA
+
+
+def test_what_lacks_nothing_but_requests_says_so_unless_a_breach_is_open():
+    assert judge(rule(), requests=pair(4000, 3))[0].few
+    _, breached = judge(rule(), error_rate=pair(0.0, 0.5))
+    assert not judge(rule(), breached, at=NOON + 10, requests=pair(4000, 3))[0].few
+    assert not judge(rule(), Evidence().restarted(NOON))[0].few
+
+
 # -- gates -------------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +500,7 @@ READINGS = st.one_of(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), stage=st.sampled_from([None, 0, 1]))
 def test_no_sample_makes_the_standard_rules_stumble_and_missing_data_is_never_a_fail(data, stage):
     raw = make_spec().model_dump(mode="json", by_alias=True, exclude_none=True)

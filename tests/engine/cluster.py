@@ -541,7 +541,8 @@ class Cluster:
             assert self.held[before.revision, before.wanted] >= shorter(present.hold), "a full hold, confirmed"
             assert seen.assessment is not None
             promotion = (seen.assessment.promotion,) if seen.assessment.promotion else ()
-            self._all_open(*seen.assessment.rules, *seen.assessment.exits, *promotion)
+            rules = [rule for rule in seen.assessment.rules if not (rule.few and promotion)]
+            self._all_open(*rules, *seen.assessment.exits, *promotion)
             for test in seen.assessment.tests:
                 assert test.action is Action.ALERT or test.outcome is not Outcome.FAIL
                 assert test.action is Action.ALERT or test.lack is not Lack.NO_DATA

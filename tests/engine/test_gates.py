@@ -1,5 +1,7 @@
 """Gates at both ends of a stage, the gate that every raise asks, and the comparison's own word."""
 
+from dataclasses import replace
+
 import pytest
 from world import FAIL, NOT_ENOUGH, PASS, World, at_stage, spec, verdict
 
@@ -132,6 +134,22 @@ def test_a_comparison_that_never_lets_go_asks_a_person():
     world.promotion = HOLD
     world.run(60.0).run(180.0).run()
     assert world.state.pause.reason is Reason.PAUSED_NOT_ENOUGH
+
+
+def test_how_many_requests_are_enough_is_for_the_comparison_to_say():
+    few = replace(verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH), few=True)
+    world = at_stage("second")
+    world.rules = (few,)
+    world.promotion = HOLD
+    world.run(60.0).run()
+    assert (world.weight, world.last.reason) == (500, Reason.PROMOTION_GATE)
+    world.promotion = verdict(rule="promotion", action=None)
+    assert world.run().weight == 2500, "a window of five minutes never has a hundred at this traffic"
+    world.promotion = None
+    world.run(60.0).run()
+    assert (world.weight, world.last.reason) == (2500, Reason.NOT_ENOUGH_REQUESTS), (
+        "without a comparison the rules count"
+    )
 
 
 # -- its tests ---------------------------------------------------------------------------------------------------------

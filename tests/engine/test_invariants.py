@@ -5,6 +5,7 @@ ENGINE_PROFILE=thorough pytest tests/engine/test_invariants.py   another path ea
 """
 
 import os
+from dataclasses import replace
 
 import pytest
 import tally
@@ -99,6 +100,7 @@ OUTCOMES = {
     "fail": verdict(Outcome.FAIL),
     "no data": verdict(Outcome.NONE, lack=Lack.NO_DATA),
     "too few": verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH),
+    "too few in the window": replace(verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH), few=True),
     "not applicable": verdict(Outcome.NONE, lack=Lack.NOT_APPLICABLE),
     "breached, not for long": verdict(Outcome.NONE, lack=Lack.NOT_ENOUGH, since=1.0),
     "pause": verdict(Outcome.FAIL, rule="p99", action=Action.PAUSE),

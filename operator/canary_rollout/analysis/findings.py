@@ -24,6 +24,7 @@ class Finding:
         value: the canary's value; stable: stable's; requests: the canary's requests in the window.
         threshold: the bound the canary's value is held against (for a ratio: ratio times the baseline's value).
         inactive: whether it does not apply because the app has never had the series of its preset.
+        few: whether all that is missing is requests.
     """
 
     breached: bool | None
@@ -34,6 +35,7 @@ class Finding:
     requests: float | None = None
     threshold: float | None = None
     inactive: bool = False
+    few: bool = False
 
 
 class Kind(StrEnum):

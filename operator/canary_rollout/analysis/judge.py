@@ -19,7 +19,7 @@ from canary_rollout.analysis.sequential import TestVerdict
 from canary_rollout.analysis.special import asks_comparison, asks_share, find_alert, find_in_comparison, find_share
 from canary_rollout.analysis.verdict import Lack
 from canary_rollout.analysis.wording import clock, quantity, sentence
-from canary_rollout.model.presets import Unit, unit_of
+from canary_rollout.model.presets import EVENTS, Unit, unit_of
 from canary_rollout.model.spec import BaselineFrom, CanaryRolloutSpec, Gate, HaltRule, Stage
 from canary_rollout.model.units import FULL, format_duration, format_number
 
@@ -152,7 +152,8 @@ class Judge:
             return self._no_count(measure)
         if count.value >= measure.min_requests:
             return None
-        return nothing(Lack.NOT_ENOUGH, self._of_minimum("the canary", measure, count), count.value)
+        text = self._of_minimum("the canary", measure, count)
+        return Finding(None, Lack.NOT_ENOUGH, text, requests=count.value, few=True)
 
     def _no_count(self, measure: HaltRule | Gate) -> Finding:
         """Nobody knows how many requests the canary had."""
@@ -160,7 +161,7 @@ class Judge:
         if self._seen_canary(key):
             return nothing(Lack.NO_DATA, "the canary's request count was there and is gone")
         if self._seen_stable(key):
-            return nothing(Lack.NOT_ENOUGH, "no request of the canary was recorded yet")
+            return Finding(None, Lack.NOT_ENOUGH, "no request of the canary was recorded yet", few=True)
         return nothing(
             Lack.NOT_ENOUGH,
             "the number of requests is unknown, since this app has never had a request count; minRequests: 0 judges without",
@@ -172,6 +173,9 @@ class Judge:
         if reading.value is not None:
             return None
         requests = self._requests(measure)
+        if isinstance(measure, HaltRule) and measure.preset in EVENTS:
+            window = format_duration(self._asked(measure).window)
+            return nothing(Lack.NOT_APPLICABLE, f"the canary had nothing to measure in {window}", requests)
         what = measure.preset or "the query"
         how = "is not a number" if reading.kind is ReadingKind.NOT_A_NUMBER else "has no value"
         if self._seen_canary(self._asked(measure).key):
@@ -268,7 +272,8 @@ class Judge:
             if reading.kind in OUTAGES:
                 return outage(reading)
         if measure.min_requests and count.value is not None and count.value < measure.min_requests:
-            return nothing(Lack.NOT_ENOUGH, self._of_minimum("stable", measure, count), requests)
+            text = self._of_minimum("stable", measure, count)
+            return Finding(None, Lack.NOT_ENOUGH, text, requests=requests, few=True)
         gone = count if count.value is None else stable
         if gone.value is not None:
             return None

@@ -188,6 +188,7 @@ def _verdict(  # noqa: PLR0917 - the fields of a Verdict
         breached_since=since,
         message=f"{name}: {text}",
         inactive=finding.inactive,
+        few=finding.few and since is None,
     )
 
 

@@ -92,7 +92,8 @@ def _no_share(rule: HaltRule | Gate, pair: Pair, weight: int, *, countable: bool
         return outage(lost)
     if not enough:
         wanted = f"{rule.min_requests} requests at {format_weight(weight)}"
-        return nothing(Lack.NOT_ENOUGH, f"there were too few requests to expect {wanted}", canary)
+        text = f"there were too few requests to expect {wanted}"
+        return Finding(None, Lack.NOT_ENOUGH, text, requests=canary, few=True)
     if canary is None:
         return nothing(Lack.NO_DATA, f"nobody counts requests of the canary, though stable had {stable:.0f}")
     return None
@@ -109,7 +110,7 @@ def find_in_comparison(rule: HaltRule, ratio: float, tests: tuple[TestVerdict, .
         return nothing(Lack.NO_DATA, test.message, test.requests)
     if (test.requests or 0.0) < rule.min_requests:
         text = f"the canary had {test.requests or 0:.0f} of the {rule.min_requests} requests needed in this stage"
-        return nothing(Lack.NOT_ENOUGH, text, test.requests)
+        return Finding(None, Lack.NOT_ENOUGH, text, requests=test.requests, few=True)
     canary, stable = test.canary or 0.0, test.stable or 0.0
     times = f"{format_number(ratio)} times stable's {quantity(rule, stable)}"
     text = f"{quantity(rule, canary)} of {test.requests or 0:.0f} requests failed"

@@ -42,6 +42,7 @@ class Verdict:
         breached_since: POSIX seconds of the first breaching sample of the present unbroken breach, else ``None``.
         message: one sentence for a person, with the numbers.
         inactive: whether it does not apply because the app has never had that series.
+        few: whether all that is missing is requests, and no breach is open.
     """
 
     rule: str
@@ -55,6 +56,7 @@ class Verdict:
     breached_since: float | None
     message: str
     inactive: bool = False
+    few: bool = False
 
 
 @dataclass(frozen=True, slots=True)

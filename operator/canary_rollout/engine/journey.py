@@ -302,7 +302,8 @@ def _open_question(seen: Assessment) -> tuple[Reason, str] | None:
     for verdict in rules:
         if verdict.breached_since is not None or verdict.outcome is Outcome.FAIL:
             return Reason.STAGE_HELD, verdict.message
-        if not _answered(verdict):
+        # How many requests are enough is for the comparison to say, which counts those of the whole stage.
+        if not _answered(verdict) and not (verdict.few and seen.promotion is not None):
             return Reason.NOT_ENOUGH_REQUESTS, verdict.message
     if seen.promotion is not None and not _answered(seen.promotion):
         return Reason.PROMOTION_GATE, seen.promotion.message

@@ -53,6 +53,23 @@ PRESETS: Final[dict[str, Unit]] = {
 query: how far the canary's share of the requests is from its weight, as a share of the weight (0.5: half as much again, or half).
 """
 
+EVENTS: Final = frozenset(
+    {
+        "engine-timeout-rate",
+        "denial-rate",
+        "failed-transaction-rate",
+        "data-inconsistencies",
+        "error-logs",
+        "other-version",
+        "lcp-p75",
+        "inp-p75",
+        "cls-p95",
+        "cache-hit-ratio",
+    }
+)
+"""Presets of things that need not happen in every window, and of counters that are born with their first event: where one has no
+value, nothing happened, which is neither lost data nor too few requests."""
+
 TRAFFIC_SHARE: Final = "traffic-share"
 
 Preset = Annotated[

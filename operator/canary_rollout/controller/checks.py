@@ -1,11 +1,12 @@
 """Asks Prometheus at every interval for every rollout under way, beside the reconciles, so that none ever waits for it."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 
-from canary_rollout.analysis.comparing import policy_of
+from canary_rollout.analysis.comparing import Compared, policy_of
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.readings import REQUESTS
@@ -96,15 +97,16 @@ class Checks:
             self._evaluated(key)
             return self._delay(key, spec.metrics.interval)
         running = self._running(key, memory, spec, request)
-        samples = await self._sampler.sample(request)
-        compared = None
-        if running is not None:
+        compared: Compared | None = None
+        if running is None:
+            samples = await self._sampler.sample(request)
+        else:
             latest = comparing.latest_tick(key, spec, self._clock.now())
-            seen = memory.evidence.seen_canary | memory.evidence.seen_stable if memory.evidence is not None else ()
-            running.counted = running.counted or REQUESTS in seen
-            compared = await comparing.compare(
+            comparison = comparing.compare(
                 spec, running, self._sampler, request, created, latest=latest, observer=self._ticks
             )
+            # Together: a Prometheus that is slow is waited for once.
+            samples, compared = await asyncio.gather(self._sampler.sample(request), comparison)
         if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
             assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now(), compared)
@@ -155,6 +157,8 @@ class Checks:
         if known is None or known.policy != policy or known.interval != interval:
             known = memory.comparing = _taken_up(key, memory, policy, comparing.latest_tick(key, spec, now))
         known.weigh(memory.state, now)
+        seen = memory.evidence.seen_canary | memory.evidence.seen_stable if memory.evidence is not None else ()
+        known.counted = known.counted or REQUESTS in seen
         return known
 
 

@@ -15,7 +15,7 @@ from canary_rollout.metrics.tick import Answer, Tick
 MOST_STEPS: Final = 1000
 """Evaluations of one range query; longer stretches take several. Prometheus refuses more than 11,000."""
 
-SLACK: Final = 4.0
+SLACK: Final = 2.0
 """A range query may take this many times as long as an instant one."""
 
 

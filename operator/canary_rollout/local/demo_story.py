@@ -54,7 +54,7 @@ class Release:
         seconds: from the change of the image to the end.
         stable_image: what stable ran afterwards.
         halt: ``status.halt``: why it was stopped.
-        compared: what the comparison with stable said at the end.
+        compared: what the comparison with stable said last.
         times: for a broken release, how fast.
         weights: every weight that was written meanwhile.
         moments: what status went through meanwhile.
@@ -130,8 +130,14 @@ async def release(cast: Cast, tag: str, *, seconds: float = RELEASE_SECONDS) -> 
     began = time.time()
     await cast.release(tag)
 
+    compared = ""
+
     def ended(log: RolloutLog) -> bool:
-        return log.revision != before and log.phase in _FINAL
+        nonlocal compared
+        if log.revision == before:
+            return False
+        compared = _compared(log.status) or compared
+        return log.phase in _FINAL
 
     await cast.rollout.wait(ended, seconds)
     status = cast.rollout.status
@@ -143,7 +149,7 @@ async def release(cast: Cast, tag: str, *, seconds: float = RELEASE_SECONDS) -> 
         seconds=round(time.time() - began, 2),
         stable_image=await cast.stable_image(),
         halt=status.get("halt") or {},
-        compared=_compared(status),
+        compared=compared,
         weights=[write for write in cast.route.writes if write.seen_at >= began],
         moments=[moment for moment in cast.rollout.moments if moment.at >= began],
     )
@@ -223,6 +229,6 @@ def broken_ended_well(broken: Release) -> str:
 
 
 def _compared(status: Manifest) -> str:
-    """The sentence of the error test, as status holds it."""
-    found = (one["message"] for one in status.get("verdicts") or [] if one["rule"] == "error-comparison")
-    return str(next(found, "")).removeprefix("error-comparison: ")
+    """What the comparison says, as status holds it: the error test's sentence, or the gate's where that says more."""
+    said = {one["rule"]: str(one["message"]).partition(": ")[2] for one in status.get("verdicts") or []}
+    return said.get("promotion") or said.get("error-comparison", "")

@@ -79,6 +79,8 @@ def summary(result: Result) -> Table:
     if result.good is not None:
         table.add_row(f"good release {result.good.tag}", f"{result.good.phase} after {result.good.seconds:.1f} s")
         table.add_row("  its weights", " → ".join(format_weight(one.weight) for one in result.good.weights) or "none")
+        if result.good.compared:
+            table.add_row("  the comparison with stable", result.good.compared)
     if result.broken is not None:
         _broken_rows(table, result.broken)
     if result.counts is not None:

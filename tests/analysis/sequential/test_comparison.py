@@ -310,3 +310,14 @@ def test_a_sticky_stage_counted_by_pod_pauses_and_says_why():
     for number in range(1, 10):
         verdict = of(comparison.step(replace(tick(number, 38, 30, 712, 1), sticky=True)))
     assert (verdict.outcome, verdict.action) == (Outcome.FAIL, Action.PAUSE)
+
+
+def test_a_latency_test_that_is_switched_off_costs_nothing_and_says_nothing():
+    comparison = Comparison(Policy(latency=None))
+    for number in range(60):
+        slow = {0.1: 50, 0.5: 5}
+        pods = tuple(PodCounts(f"s{pod}", 1000, 1, slow) for pod in range(3))
+        tick = Tick(15.0 * number, 500, (PodCounts("c0", 100, 0, {0.1: 90, 0.5: 80}),), pods)
+        verdicts = comparison.step(tick)
+    assert not any(verdict.rule == Test.LATENCY for verdict in verdicts)
+    assert comparison.checkpoint()["latency"]["p"] == []

@@ -112,7 +112,8 @@ class Comparison:
     def _evidence(self, tick: Tick, odds_floor: float) -> None:
         index = self._errors.index + 1
         self._freshness.take(index, tick)
-        self._latency.choose(tick, index - 1)
+        if self._policy.latency is not None:
+            self._latency.choose(tick, index - 1)
         phi = self._spread.phi
         if self._limit is not None:
             self._limit.take(totals_of(tick), phi)
@@ -152,7 +153,8 @@ class Comparison:
         if self._block_began is None:
             self._block_began = tick.at
         calm = self._spread.add([(pod, pod.requests, pod.errors) for pod in tick.stable])
-        calm = self._latency.watch(tick) and calm
+        if self._policy.latency is not None:
+            calm = self._latency.watch(tick) and calm
         age = tick.at - self._block_began
         if age >= LONGEST_BLOCK or (age >= BLOCK and calm):
             self._seal(tick.at)

@@ -304,7 +304,9 @@ async def test_a_rule_that_pauses_waits_for_a_person():
 
 
 async def test_a_rule_that_alerts_says_so_once_and_stops_nothing():
-    rules = [{"name": "error-rate", "preset": "error-rate", "above": "1%", "for": "0s", "minRequests": 10, "action": "Alert"}]
+    rules = [
+        {"name": "error-rate", "preset": "error-rate", "above": "1%", "for": "0s", "minRequests": 10, "action": "Alert"}
+    ]
     world = await World(haltRules=rules).build()
     async with world.run():
         await world.serve("second")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from canary_rollout.model.presets import TRAFFIC_SHARE
 from canary_rollout.model.spec import (
@@ -137,7 +137,7 @@ class CounterSample(NamedTuple):
         created: the pod's creation, POSIX seconds; ``None``: older than the analysis.
     """
 
-    arm: str
+    arm: Literal["stable", "canary"]
     pod: str
     series: str
     value: float

@@ -17,7 +17,10 @@ from canary_rollout.model.status import CanaryRolloutStatus, Halt, RolloutState
 
 # null has no place in a status: it is how a merge patch says "remove".
 VALUES = st.recursive(
-    st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "b"]) | st.builds(dict),  # a new one each: what is patched is changed
+    st.booleans()
+    | st.integers(-3, 3)
+    | st.sampled_from(["", "a", "b"])
+    | st.builds(dict),  # a new one each: what is patched is changed
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
     max_leaves=12,
 )

@@ -247,6 +247,36 @@ async def test_gauges_of_pods_are_shares_of_their_limits(known):
     assert values["checkout-canary-7d8e-bbbbb", "gauge:cpu"] == pytest.approx(0.4)
 
 
+async def test_a_sticky_rollouts_requests_are_counted_by_bucket_of_tenants(known):
+    """Stable's of all its revisions, the canary's of the one that is rolled out."""
+    request = replace(of_source(known, "agent"), tenants=True)
+    now, past = await raw(known, request, float(known.end))
+    assert now.tenants
+    rose = {}
+    for arm, bucket in (("stable", "70"), ("stable", "71"), ("canary", "7")):
+        for series in ("requests", "errors"):
+            first, last = (
+                sum(
+                    sample.value
+                    for sample in tick.samples
+                    if (sample.arm, sample.pod, sample.series) == (arm, f"bucket:{bucket}", series)
+                )
+                for tick in (past[0], past[-1])
+            )
+            rose[arm, bucket, series] = last - first
+    assert rose == pytest.approx(
+        {
+            ("stable", "70", "requests"): 500,
+            ("stable", "70", "errors"): 40,
+            ("stable", "71", "requests"): 200,
+            ("stable", "71", "errors"): 0,
+            ("canary", "7", "requests"): 300,
+            ("canary", "7", "errors"): 100,
+        }
+    )
+    assert not [sample for sample in now.samples if sample.pod == "bucket:8"]  # another revision's
+
+
 async def test_a_source_of_nobody_says_so_and_counts_nothing(known):
     request = make_request(make_spec(known.url, rules=[], source="custom/nobody"))
     now, past = await raw(known, request, float(known.end))

@@ -81,6 +81,7 @@ def WORLD(end: int) -> Iterator[str]:  # noqa: N802
         yield from line("denied_total", pod("shop", name, "checkout"), denied, end)
     yield from proxies(end)
     yield from resources(end)
+    yield from tenants(end)
 
 
 def counted(
@@ -222,3 +223,18 @@ def _of_pod(labels: dict[str, str], factor: float, number: int, end: int) -> Ite
         yield from line(series, {**labels, "result": result}, 10.0 * part * factor, end)
         yield from line(series, {**labels, "result": "ok"}, 10.0 - 10.0 * part * factor, end)
     yield from line("data_inconsistencies_total", labels, 0.02 * factor, end)
+
+
+def tenants(end: int) -> Iterator[str]:
+    """Requests by bucket of tenants, as the agent of a sticky rollout counts them."""
+    for version, revision, bucket, rate, failed in (
+        ("stable", "r1", "70", 4.0, 0.4),
+        ("stable", "r0", "70", 1.0, 0.0),
+        ("stable", "r1", "71", 2.0, 0.0),
+        ("canary", "r2", "7", 3.0, 1.0),
+        ("canary", "r1", "8", 9.0, 9.0),
+    ):
+        labels = {"namespace": "shop", "pod": "proxy-5f6d-zzzzz", "rollout": "checkout"}
+        labels |= {"version": version, "revision": revision, "bucket": bucket}
+        yield from line("canary_bucket_requests_total", labels, rate, end)
+        yield from line("canary_bucket_errors_total", labels, failed, end)

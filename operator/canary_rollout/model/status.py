@@ -195,7 +195,9 @@ class CanaryRolloutStatus(StatusModel):
         (), max_length=MAX_VERDICTS, description="The last word of each rule, gate and test of the comparison."
     )
     inactive_rules: tuple[str, ...] = Field(
-        (), max_length=MAX_VERDICTS, description="Halt rules whose series this app has never had; they ask nothing of it."
+        (),
+        max_length=MAX_VERDICTS,
+        description="Halt rules whose series this app has never had; they ask nothing of it.",
     )
     halt: Halt | None = Field(None, description="Why this revision was stopped.")
     history: tuple[HistoryEntry, ...] = Field(

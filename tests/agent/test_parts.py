@@ -452,5 +452,5 @@ async def test_a_config_map_that_does_not_fit_is_not_applied_and_the_lease_says_
 
 
 def test_a_router_that_nobody_installed_is_said_with_those_that_are():
-    with pytest.raises(RouterError, match=r"no router 'envoy': installed are .*nginx"):
-        _factory("envoy")
+    with pytest.raises(RouterError, match=r"no router 'nowhere': installed are .*nginx"):
+        _factory("nowhere")

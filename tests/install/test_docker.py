@@ -82,7 +82,7 @@ def test_it_ends_as_nobody_in_particular_and_starts_our_program(dockerfile):
 def test_every_locked_package_has_hashes_and_no_address_is_in_the_file(lock):
     text = lock.read_text()
     requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z0-9-]+==|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(requirements) == len(pinned(lock)) > 0
+    assert len(requirements) == len(re.findall(r"^[^\s#].*==", text, flags=re.MULTILINE)) > 0
     assert all("--hash=sha256:" in requirement for requirement in requirements)
     assert "://" not in text
 

@@ -55,9 +55,7 @@ TRAEFIK_SERVICES: Final = Resource("traefik.io", "v1alpha1", "traefikservices", 
 INGRESS_ROUTES: Final = Resource("traefik.io", "v1alpha1", "ingressroutes", "IngressRoute")
 VIRTUAL_SERVERS: Final = Resource("k8s.nginx.org", "v1", "virtualservers", "VirtualServer")
 HTTP_PROXIES: Final = Resource("projectcontour.io", "v1", "httpproxies", "HTTPProxy")
-HORIZONTAL_POD_AUTOSCALERS: Final = Resource(
-    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
-)
+HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 

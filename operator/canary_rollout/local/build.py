@@ -72,9 +72,7 @@ PROMETHEUS = GoProgram(
 # Only the tests of the chart need it.
 HELM = GoProgram(name="helm", packages=("helm.sh/helm/v4/cmd/helm",), binaries=("helm",))
 # Only the end-to-end tests against a gateway that nobody here wrote need it.
-CONTOUR = GoProgram(
-    name="contour", packages=("github.com/projectcontour/contour/cmd/contour",), binaries=("contour",)
-)
+CONTOUR = GoProgram(name="contour", packages=("github.com/projectcontour/contour/cmd/contour",), binaries=("contour",))
 # 2.42 is Debian's; older ones lack nothing we use, but nobody tried.
 PROMETHEUS_ON_PATH = Tool("prometheus", "", (), ("--version",), (2, 40))
 

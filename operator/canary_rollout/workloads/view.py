@@ -153,7 +153,11 @@ def _ended_badly(container: dict[str, Any], serving_since: float | None) -> str:
 def _no_longer_ready(metadata: dict[str, Any], status: dict[str, Any], serving_since: float) -> bool:
     """Pods that exist when traffic begins are all ready then; one of them that is not any more has turned bad."""
     ready = next((item for item in status.get("conditions", ()) if item.get("type") == "Ready"), None)
-    if ready is None or ready.get("status") == "True" or _instant(metadata.get("creationTimestamp")) >= int(serving_since):
+    if (
+        ready is None
+        or ready.get("status") == "True"
+        or _instant(metadata.get("creationTimestamp")) >= int(serving_since)
+    ):
         return False
     return _instant(ready.get("lastTransitionTime")) >= int(serving_since)
 

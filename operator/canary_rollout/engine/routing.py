@@ -9,12 +9,20 @@ from canary_rollout.model.route import Latch, Route, RouteView
 from canary_rollout.model.spec import Cohort
 from canary_rollout.model.units import format_weight
 
+LOOK_AGAIN = 1.0
+"""Seconds until a route that was just written is looked at again: where nothing is reported, no event would tell of it."""
 RETRY_RAISE = 2.0
 """Seconds until a raise that must not be sent now (Lease, clock) is looked at again."""
 
 
 def route(draft: Draft) -> None:
     """Bring the route to what the *persisted* intent says; a fresh halt lowers without waiting for anything."""
+    _bring(draft)
+    if any(isinstance(action, (Lower, Raise)) for action in draft.actions):
+        draft.wake(draft.now + LOOK_AGAIN)
+
+
+def _bring(draft: Draft) -> None:
     _keep_template_held(draft)
     if draft.seen.route is not None and draft.seen.route.again_at is not None:
         draft.wake(draft.seen.route.again_at)

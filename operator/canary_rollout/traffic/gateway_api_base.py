@@ -62,10 +62,17 @@ class GatewayApiBase:
 
     def _not_accepted(self, route: Object) -> str:
         """What the route's controllers have not reported yet; empty: they have taken this generation."""
-        settle, settled = self._settings.settle, None
-        if settle is not None:
-            settled = self._context.clock.now() >= last_writer(route, "spec", "rules").at + _COARSE + settle
-        return pending(route, settled)
+        settles_at = self._settles_at(route)
+        return pending(route, None if settles_at is None else self._context.clock.now() >= settles_at)
+
+    def _again_at(self, route: Object) -> float | None:
+        """When silence will count as well, POSIX seconds; ``None``: never, or already."""
+        settles_at = self._settles_at(route)
+        return settles_at if settles_at is not None and settles_at > self._context.clock.now() else None
+
+    def _settles_at(self, route: Object) -> float | None:
+        settle = self._settings.settle
+        return None if settle is None else last_writer(route, "spec", "rules").at + _COARSE + settle
 
     def _common_problems(self) -> Iterator[str]:
         services = self._context.spec.workload

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from canary_rollout.kube.port import FIELD_MANAGER, MANAGED_BY, OPERATOR, ROLLOUT_LABEL, Object
+from canary_rollout.kube.port import FIELD_MANAGER, MANAGED_BY, OPERATOR, ROLLOUT_LABEL, ConflictError, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.plain import parse_json
 from canary_rollout.model.route import Route, RouteView
@@ -25,6 +25,8 @@ from canary_rollout.traffic.services import service_port
 
 WRITTEN: Final = "canaryrollout.dev/written"
 """Annotation: what the route says, as JSON, with a digest of its spec."""
+_ATTEMPTS: Final = 2
+"""Times a fenced lowering is sent anew."""
 
 
 class CreatedRouteRouter(GatewayApiBase):
@@ -91,6 +93,7 @@ class CreatedRouteRouter(GatewayApiBase):
             pending=pending,
             latch=latch.from_object(there),
             contested_by="" if intact else _other_writer(there),
+            again_at=self._again_at(there),
             resource_version=f"{there['metadata'].get('resourceVersion', '')}",
             mode=self.resource.kind,
             outdated=outdated,
@@ -146,8 +149,21 @@ class CreatedRouteRouter(GatewayApiBase):
         if fence is not None:
             metadata["resourceVersion"] = fence
         body = {"apiVersion": self.resource.api_version, "kind": self.resource.kind, "metadata": metadata, "spec": spec}
-        answer = await self._context.api.apply(self.resource, self._context.namespace, self.name, body)
+        answer = await self._apply(body, route)
         return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
+
+    async def _apply(self, body: Object, route: Route) -> Object:
+        """Write it. A fenced lowering is sent again when the object moved meanwhile, as long as it still is a lowering."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._context.api.apply(self.resource, self._context.namespace, self.name, body)
+            except ConflictError:
+                there = await self._context.api.get(self.resource, self._context.namespace, self.name)
+                weight, mirror = _found(there, self._context.spec.workload.canary.service)
+                if route.cohort is not None or weight <= route.weight or mirror < route.mirror:
+                    raise  # what was decided on is gone
+                body["metadata"]["resourceVersion"] = there["metadata"].get("resourceVersion", "")
+        return await self._context.api.apply(self.resource, self._context.namespace, self.name, body)
 
     def _spec(self, route: Route, backends: Backends) -> Object:
         traffic = self._context.spec.traffic

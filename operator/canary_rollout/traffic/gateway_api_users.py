@@ -19,7 +19,7 @@ from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT, GatewayApiBa
 from canary_rollout.traffic.gateway_api_members import RULE_PREFIX, check_size, member_rules
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import Rejected, RouterError, Written
-from canary_rollout.traffic.splits import Split, changes, share_of
+from canary_rollout.traffic.splits import Split, changes, lowers, share_of
 
 _ATTEMPTS: Final = 3
 """Times a lowering is written anew when the user's lists moved under it."""
@@ -156,6 +156,7 @@ class UsersRouteRouter(GatewayApiBase):
             pending=pending,
             latch=None,
             contested_by=contested_by,
+            again_at=self._again_at(route),
             resource_version=f"{route['metadata'].get('resourceVersion', '')}",
             mode=f"your {self.resource.kind}",
             outdated=uneven or cohort is UNKNOWN_COHORT,
@@ -189,7 +190,7 @@ class UsersRouteRouter(GatewayApiBase):
     async def ensure(self, route: Route, *, fence: str | None) -> Written | Rejected:
         """Write the weights; nothing when they are there already, written by us for this revision.
 
-        A lowering without a fence is tried on what the API server has now when the user's lists moved meanwhile.
+        A lowering is tried again on what the API server has now when that moved meanwhile, as long as it still is one.
         """
         there = self._object()
         for attempt in range(_ATTEMPTS):
@@ -209,13 +210,25 @@ class UsersRouteRouter(GatewayApiBase):
                 )
             except NotFoundError:
                 there = None
-            except ConflictError:
-                if fence is not None or attempt == _ATTEMPTS - 1:
+            except ConflictError as conflict:
+                if attempt == _ATTEMPTS - 1:
                     raise
-                there = await self._context.api.get(self.resource, self._context.namespace, self.name)
+                there, fence = await self._moved(conflict, route, fence)
             else:
                 return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
         return Rejected(f"{self.where} is gone: create it again")
+
+    async def _moved(self, conflict: ConflictError, route: Route, fence: str | None) -> tuple[Object, str | None]:
+        """What is there now, and the fence for it; raises the conflict when that is no lowering of it any more.
+
+        A lowering must not wait for a back-off because the controller's report, or another overwrite, came between.
+        """
+        there: Object = await self._context.api.get(self.resource, self._context.namespace, self.name)
+        if fence is None:
+            return there, fence
+        if route.cohort is not None or not lowers(self._read(there).splits, route.weight):
+            raise conflict
+        return there, f"{there['metadata'].get('resourceVersion', '')}"
 
     def _operations(self, there: Object, route: Route, fence: str | None) -> tuple[list[Object], str]:
         """The JSON Patch and the name to send it under."""

@@ -105,6 +105,12 @@ def share_of(splits: Iterable[Split]) -> int:
     return max((split.share for split in splits), default=0)
 
 
+def lowers(splits: Iterable[Split], weight: int) -> bool:
+    """Whether ``weight`` is less than now somewhere, and more than now nowhere."""
+    shares = [split.share for split in splits]
+    return any(share > weight for share in shares) and all(share >= weight for share in shares)
+
+
 def changes(splits: Iterable[Split], weight: int, *, trace: bool) -> list[Object]:
     """JSON Patch operations that give the canary ``weight`` in all of the lists, each guarded by the backends' names.
 

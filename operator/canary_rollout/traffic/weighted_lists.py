@@ -17,7 +17,7 @@ from canary_rollout.traffic.foreign import Writer, authorship, last_writer
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
 from canary_rollout.traffic.services import find_service
-from canary_rollout.traffic.splits import Split, changes, share_of
+from canary_rollout.traffic.splits import Split, changes, lowers, share_of
 
 _ATTEMPTS: Final = 3
 """Times a lowering is written anew when the user's lists moved under it."""
@@ -221,13 +221,27 @@ class WeightedListRouter:
                 answer = await self._send(operations, manager)
             except NotFoundError:
                 there = None
-            except ConflictError:
-                if fence is not None or attempt == _ATTEMPTS - 1:
+            except ConflictError as conflict:
+                if attempt == _ATTEMPTS - 1:
                     raise
-                there = await self._live()
+                there, fence = await self._moved(conflict, route, fence)
             else:
                 return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
         return Rejected(f"{self.where} is gone: create it again")
+
+    async def _moved(
+        self, conflict: ConflictError, route: Route, fence: str | None
+    ) -> tuple[Object | None, str | None]:
+        """What is there now, and the fence for it; raises the conflict when that is no lowering of it any more.
+
+        A lowering must not wait for a back-off because the controller's report, or another overwrite, came between.
+        """
+        there = await self._live()
+        if fence is None or there is None:
+            return there, fence
+        if route.cohort is not None or not lowers(self._lists(there).splits, route.weight):
+            raise conflict
+        return there, f"{there['metadata'].get('resourceVersion', '')}"
 
     async def _live(self) -> Object | None:
         try:

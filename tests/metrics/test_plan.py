@@ -11,7 +11,7 @@ from metric_requests import make_request, make_spec
 from canary_rollout.metrics.errors import PresetError, UnsafeValueError
 from canary_rollout.metrics.plan import LONGEST_NAMESPACES, Alone, InBatch, Nowhere, Plan, chunks, locate_raw
 from canary_rollout.metrics.pods import PREFIX_PATTERN, arm_value, pod_pattern
-from canary_rollout.metrics.presets import catalogue, known_measures, load
+from canary_rollout.metrics.presets import catalogue, known_measures, load, read
 from canary_rollout.metrics.request import VersionArm
 from canary_rollout.model.metrics import SOURCES
 from canary_rollout.model.presets import PRESETS, TRAFFIC_SHARE
@@ -261,6 +261,22 @@ def test_every_preset_of_the_resource_is_somewhere_and_every_listed_one_can_be_w
 def test_a_source_that_does_not_exist_is_said():
     with pytest.raises(PresetError, match="nothing"):
         load("nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: own\ndescription: 2026-13-45\n", "month must be in"),
+        (f"name: own\ndescription: {'1' * 5000}\n", "digits"),
+        (f"name: own\nmeasures: {'[' * 3000}{']' * 3000}\n", "nested more than"),
+        ("name: own\nmeasures: {a: &a {anyOf: [{rate: x}]}, b: {anyOf: [*a, *a]}}\n", "aliases"),
+        ("name: own\nmeasures: {a: &a {anyOf: [*a]}}\n", "aliases"),
+    ],
+    ids=["date", "number", "depth", "aliases", "circle"],
+)
+def test_a_preset_set_that_was_written_to_hurt_is_refused_in_words(text: str, said: str):
+    with pytest.raises(PresetError, match=said):
+        read(text, "shop/own")
 
 
 def test_a_preset_that_does_not_exist_is_said_and_asks_nothing():

@@ -137,7 +137,6 @@ class _Secrets:
             raise CredentialsError(f"Secret {name} does not read") from error
 
 
-@lru_cache(512)
 def preset_set(text: str, where: str) -> Presets:
     """Return a preset set ready to be asked; the same text gives the same object, so that queries are shared.
 
@@ -146,7 +145,19 @@ def preset_set(text: str, where: str) -> Presets:
     """
     if len(text) > LARGEST_SET:
         raise PresetError(f"presets {where}: {len(text)} characters are more than {LARGEST_SET}")
-    return prepare(read(text, where))
+    found = _looked_at(text, where)
+    if isinstance(found, str):
+        raise PresetError(found)
+    return found
+
+
+@lru_cache(512)
+def _looked_at(text: str, where: str) -> Presets | str:
+    """Return the set, or what is wrong with it: a wrong one too is looked at once, and not at every evaluation."""
+    try:
+        return prepare(read(text, where))
+    except PresetError as error:
+        return str(error)
 
 
 def of_directory(directory: str) -> tuple[Presets, ...]:

@@ -29,7 +29,8 @@ NEEDED: Final = 3
 """Minutes of a window that must have values."""
 UNITS: Final = 4.0
 """Scale units between usual and alarming."""
-IN_A_ROW: Final = 2
+IN_A_ROW: Final = 6
+"""Minutes in a row that must be out of the usual: two windows that share no minute, so that one heap of errors is not enough."""
 LEAST_WINDOWS: Final = 12
 """Five-minute values without which there is no usual: an hour."""
 LEAST_DAYS: Final = 3
@@ -39,6 +40,8 @@ BURST: Final = 10.0
 LEAST_REQUESTS: Final = 20
 LEAST_ERRORS: Final = 3
 """Bursts (of the size the past had) by which the canary must exceed what is usual: two can always meet."""
+LEAST_SURPRISE: Final = 10.0
+"""Least -log of Chernoff's bound for that many bursts: of few, the spread tells too little, they have a long tail."""
 LEAST_SCALE: Final = 0.05
 TYPICAL_TAIL: Final = 0.05
 ERRORS: Final = "errors"
@@ -325,11 +328,14 @@ class HistoryTest:
             return None
         usual = hours.get(str(minute // 60 % 24), hours["all"])
         alone = stable is None or (stable.volume < LEAST_REQUESTS and not signal.startswith("gauge:"))
-        reference = usual.centre if alone or stable is None else stable.value
-        excess = canary.value - reference
-        bad = excess > UNITS * self._scale(signal, usual, canary, None if alone else stable) and self._matters(
-            signal, usual, canary, reference
-        )
+        beside = None if alone else stable
+        reference = usual.centre if beside is None else beside.value
+        scale = self._scale(signal, usual, canary, beside)
+        if signal.startswith("gauge:"):
+            bad = canary.value - reference > max(UNITS * scale, math.log(max(self._policy.tolerance, 1.05)))
+        else:
+            allowed = self._policy.tolerance * reference
+            bad = canary.value - allowed > UNITS * scale and self._matters(signal, usual, canary, reference, beside)
         self._rows[signal] = self._rows.get(signal, 0) + 1 if bad else 0
         failed = self._rows[signal] >= IN_A_ROW
         shown = [
@@ -340,10 +346,10 @@ class HistoryTest:
             rule=f"{Test.HISTORY.value}:{signal.removeprefix('gauge:')}",
             outcome=Outcome.FAIL if failed else Outcome.PASS,
             state=State.BAD if failed else State.SUSPECT if bad else State.OK,
-            action=Action.ALERT if alone or self._action is None else self._action,
+            action=Action.ALERT if beside is None or self._action is None else self._action,
             message=self._sentence(signal, shown, usual, alone=alone),
             canary=shown[0],
-            stable=None if alone else shown[1],
+            stable=None if beside is None else shown[1],
             requests=canary.volume or None,
         )
 
@@ -363,12 +369,19 @@ class HistoryTest:
     def _share(usual: Baseline, stable: _Value | None) -> float:
         return min(max(usual.centre, stable.value if stable else 0.0, 1 / max(usual.volume, 1.0)), 1.0)
 
-    def _matters(self, signal: str, usual: Baseline, canary: _Value, reference: float) -> bool:
-        if signal.startswith("gauge:"):
-            return canary.value - reference > math.log(max(self._policy.tolerance, 1.05))
+    def _matters(
+        self, signal: str, usual: Baseline, canary: _Value, reference: float, stable: _Value | None
+    ) -> bool:
+        """Return whether shares differ by enough to care, and by more bursts than chance brings together."""
         floor = self._policy.floor if signal == ERRORS else self._policy.latency_floor
-        enough = (canary.value - reference) * canary.volume >= LEAST_ERRORS * usual.together
-        return enough and canary.value > self._policy.tolerance * reference and canary.value - reference >= floor
+        bursts = canary.volume / usual.together
+        share = min(canary.value, canary.pooled)
+        usually = self._policy.tolerance * max(reference, stable.pooled if stable else 0.0)
+        return (
+            canary.value - reference >= floor
+            and (share - reference) * bursts >= LEAST_ERRORS
+            and _surprise(share * bursts, usually * bursts) >= LEAST_SURPRISE
+        )
 
     def _sentence(self, signal: str, shown: Sequence[float], usual: Baseline, *, alone: bool) -> str:
         if signal.startswith("gauge:"):
@@ -394,6 +407,13 @@ class HistoryTest:
                 f"the stored past of the service cannot be read ({error!r}): delete it, and it is learned again"
             ) from error
         self._past = None
+
+
+def _surprise(count: float, expected: float) -> float:
+    """Return -log of Chernoff's bound on the probability of so many where `expected` is the mean of a Poisson number."""
+    if count <= expected:
+        return 0.0
+    return count * math.log(count / expected) - count + expected if expected > 0 else math.inf
 
 
 def _baseline(parts: Sequence[float]) -> Baseline:

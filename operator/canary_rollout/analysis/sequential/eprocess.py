@@ -320,8 +320,11 @@ class RatioProcess:
         block.n2 += cell.n2
         block.e2 += cell.e2
         block.odds_floor = max(block.odds_floor, cell.odds_floor)
-        if self.phi > _SMALL_DISPERSION and block.n1 < _BLOCK_DISPERSIONS * self.phi:
-            return False
+        if self.phi > _SMALL_DISPERSION:
+            least = _BLOCK_DISPERSIONS * self.phi
+            # A burst that two blocks share would win two bets: wait for its end, for at most as long again.
+            if block.n1 < least or (cell.e1 > 0 and block.n1 < 2 * least):
+                return False
         self._block = _Block()
         return self._settle(block)
 

@@ -152,6 +152,33 @@ def test_a_handful_of_errors_is_no_news():
     assert failed(run(learned(service, 2), service, 50, 2 * HOUR, rate=0.004)) == []
 
 
+@pytest.mark.parametrize("rps", [500.0, 2000.0])
+def test_a_canary_within_the_tolerance_is_let_go_on(rps):
+    service = Service(12, rps, rate=0.02)
+    assert failed(run(learned(service, 6), service, 2500, HOUR, rate=0.024)) == []
+
+
+class Bursts(Service):
+    """A service whose errors come ten to fifty at a time."""
+
+    def pod(self, name, requests, rate, slow):
+        many = sum(self.rng.randint(10, 50) for _ in range(poisson(self.rng, requests * rate / 30)))
+        return PodCounts(name, poisson(self.rng, requests) + many, many)
+
+
+def test_bursts_that_meet_by_chance_are_no_news():
+    fails = 0
+    for seed in range(12):
+        service = Bursts(seed, 500.0, rate=0.02)
+        fails += bool(failed(run(learned(service, 6), service, 50, 4 * HOUR)))
+    assert fails == 0
+
+
+def test_bursts_all_the_time_are_found():
+    service = Bursts(1, 500.0)
+    assert failed(run(learned(service, 6), service, 2500, 900, rate=0.05)) == ["history-comparison:errors"]
+
+
 def test_switched_off_it_says_nothing():
     service = Service(11)
     assert run(learned(service, 2, Policy(history=None)), service, 10_000, 900, rate=0.5)[-1] == ()

@@ -148,6 +148,9 @@ def test_nothing_but_history_holds(tmp_path):
         ('{"ts": 1, "arm": "canary", "pod": "a", "series": "latency_bucket", "value": 1}\n', "le is None"),
         ('{"ts": 1, "arm": "canary", "pod": "a", "series": "requests", "value": "many"}\n', "value is 'many'"),
         ('{"ts": 1e300, "weight": 5}\n', "ts is 1e+300"),
+        ('{"ts": NaN, "weight": 5}\n', "ts is nan"),
+        (f'{{"ts": 1{"0" * 400}, "weight": 5}}\n', "ts is 1000"),
+        ("[" * 100_000 + "\n", "not JSON"),
     ],
 )
 def test_bad_input_ends_in_two_and_names_the_line(tmp_path, line, problem):
@@ -161,6 +164,7 @@ def test_a_value_that_is_no_number_in_the_scrape_is_left_out_and_no_bad_input(tm
     lines = service(0.001)
     spoiled = ['{"ts": 30, "arm": "canary", "pod": "c0", "series": "requests", "value": NaN}\n']
     spoiled += ['{"ts": 31, "arm": "stable", "pod": "s0", "series": "requests", "value": -4}\n']
+    spoiled += [f'{{"ts": 31, "arm": "stable", "pod": "s1", "series": "requests", "value": 1{"0" * 400}}}\n']
     place = next(number for number, line in enumerate(lines) if line["ts"] > 31)
     code, _, _ = run(tmp_path, [*lines[:place], *spoiled, *lines[place:]])
     assert code == 0
@@ -206,6 +210,35 @@ haltRules: [{name: error-rate, preset: error-rate, above: "0.01%", unlessStableT
     code, out, _ = run(tmp_path, service(0.02), policy=policy)
     assert {line["rule"] for line in out[:-1]} == {"error-rate"}
     assert code == 1
+
+
+def test_a_halt_rule_that_failed_and_passed_again_still_ends_in_one_and_holds(tmp_path):
+    lines = service(0.001, seconds=1500)
+    for line in lines:  # one error a second, a fifth of the requests, for five minutes
+        if line.get("pod") == "c0" and line["series"] == "errors":
+            line["value"] += int(min(max(line["ts"] - 300, 0), 300))
+    policy = "analysis: {enabled: false}\nhaltRules: [{name: e, preset: error-rate, above: '2%', window: 1m, for: 1m}]"
+    code, out, _ = run(tmp_path, lines, policy=policy)
+    verdicts = [line["verdict"] for line in out if line.get("rule") == "e"]
+    assert "fail" in verdicts
+    assert verdicts[-1] == "pass"
+    assert code == 1
+    assert out[-1]["gate"] == "hold"
+    assert out[-1]["message"].startswith("e: ")
+
+
+def test_a_rule_that_only_alerts_holds_nothing(tmp_path):
+    policy = (
+        "analysis: {enabled: false}\n"
+        "haltRules: [{name: e, preset: error-rate, above: '2%', window: 1m, for: 1m, action: Alert}]"
+    )
+    code, out, _ = run(tmp_path, service(0.2), policy=policy)
+    assert code == 1
+    assert out[-1]["gate"] == "promote"
+
+
+def test_a_tick_that_is_no_number_ends_in_two(tmp_path):
+    assert run(tmp_path, service(0.001), "--tick", "nan")[0] == 2
 
 
 def test_without_a_policy_no_threshold_is_judged(tmp_path):

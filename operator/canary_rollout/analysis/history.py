@@ -369,9 +369,7 @@ class HistoryTest:
     def _share(usual: Baseline, stable: _Value | None) -> float:
         return min(max(usual.centre, stable.value if stable else 0.0, 1 / max(usual.volume, 1.0)), 1.0)
 
-    def _matters(
-        self, signal: str, usual: Baseline, canary: _Value, reference: float, stable: _Value | None
-    ) -> bool:
+    def _matters(self, signal: str, usual: Baseline, canary: _Value, reference: float, stable: _Value | None) -> bool:
         """Return whether shares differ by enough to care, and by more bursts than chance brings together."""
         floor = self._policy.floor if signal == ERRORS else self._policy.latency_floor
         bursts = canary.volume / usual.together

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from math import inf, isfinite, nan
+from math import inf, isnan, nan
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
@@ -54,6 +54,8 @@ def replay(samples: IO[str], *, tick: float, policy: IO[str] | None, output: str
     """
     from canary_rollout.cli.replay_policy import replay_for
 
+    if isnan(tick):
+        raise CliError("--tick is nan: write seconds, as in 15", Exit.USAGE)
     run = replay_for(policy, tick)
     for change in _changes(run, samples):
         _print(ts=change.ts, verdict=change.outcome.value, rule=change.rule, message=change.message)
@@ -93,7 +95,7 @@ def _feed(run: "Replay", raw: dict[str, Any], number: int) -> "Iterator[Change]"
 def _parse(number: int, line: str) -> dict[str, Any]:
     try:
         raw = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LineError(number, f"not JSON ({error})") from error
     if not isinstance(raw, dict):
         raise LineError(number, f"a JSON object was expected, found {line.strip()[:60]!r}")
@@ -128,7 +130,7 @@ def _known(series: str) -> bool:
 
 def _time(raw: dict[str, Any], name: str, number: int) -> float:
     value = raw.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or abs(value) > _LATEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LATEST:
         raise LineError(number, f"{name} is {value!r}: write seconds, as in 12.3")
     return float(value)
 
@@ -139,4 +141,7 @@ def _number(value: object) -> float | None:
         return _NO_NUMBER.get(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return inf if value > 0 else -inf

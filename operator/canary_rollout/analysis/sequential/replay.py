@@ -1,7 +1,7 @@
 """Raw scrapes of any origin through the comparison, in the order in which they arrived."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
@@ -10,6 +10,7 @@ from canary_rollout.analysis.sequential.counts import RawSample, Tick
 from canary_rollout.analysis.sequential.tracker import CounterTracker
 from canary_rollout.analysis.sequential.verdicts import PromotionGate, TestVerdict
 from canary_rollout.analysis.verdict import Outcome, Verdict
+from canary_rollout.model.measures import Action
 
 _LONGEST_SILENCE: Final = 50
 """Ticks without any line that are evaluated one by one; what follows is the same."""
@@ -66,15 +67,20 @@ class Replay:
         self._unread = False
         self._silence = 0
         self._outcomes: dict[str, Outcome] = {}
+        self._failed = False
+        self._halted: Verdict | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether any verdict is a fail."""
-        return Outcome.FAIL in self._outcomes.values()
+        """Whether any verdict was a fail, also one that was taken back."""
+        return self._failed
 
     def gate(self) -> PromotionGate:
-        """Return the promotion gate as of the last tick."""
-        return self._comparison.gate()
+        """Return the promotion gate as of the last tick; a further verdict that pauses or rolls back holds it, for good."""
+        gate = self._comparison.gate()
+        if self._halted is None or not gate.promote:
+            return gate
+        return replace(gate, promote=False, message=f"{self._halted.message}; {gate.message}")
 
     def until(self, arrival: float) -> Iterator[Change]:
         """Evaluate the ticks before a time of arrival, POSIX seconds. A time before the one before counts as that one."""
@@ -116,8 +122,12 @@ class Replay:
         tick = self._tracker.tick(at, self._weight)
         tests = self._comparison.step(tick)
         more = () if self._more is None else self._more(tick, tests, self._comparison.gate())
+        for other in more:
+            if other.outcome is Outcome.FAIL and other.action in {Action.ROLLBACK, Action.PAUSE}:
+                self._halted = self._halted or other
         said: list[TestVerdict | Verdict] = [*tests, *more]
         for verdict in said:
             if self._outcomes.get(verdict.rule) is not verdict.outcome:
                 self._outcomes[verdict.rule] = verdict.outcome
+                self._failed = self._failed or verdict.outcome is Outcome.FAIL
                 yield Change(at, verdict.outcome, verdict.rule, verdict.message)

@@ -56,6 +56,15 @@ def test_rules_that_get_too_few_requests_in_a_stage_are_named(plan):
     assert ("error-rate-vs-stable", "internal-test") not in few
     text = " ".join(plan("--rps", "50").stdout.split())
     assert "too few requests for a verdict in internal-test (75), needed are 100 in 5m: error-rate" in text
+    assert "else they are silent there, and the stage goes on without them" in text
+
+
+def test_too_few_requests_hold_a_stage_for_its_gates_and_without_a_comparison(plan):
+    few = plan("--rps", "0.5").stdout
+    assert "promotion. Widen" in " ".join(few.split())
+    assert "the hold is extended, and at maxHold a person is asked" in " ".join(few.split())
+    alone = " ".join(plan("--rps", "50", analysis={"enabled": False}).stdout.split())
+    assert "the hold is extended, and at maxHold a person is asked" in alone
 
 
 def test_a_sticky_rollout_is_told_what_its_share_means(plan):

@@ -276,6 +276,52 @@ def test_entry_and_exit_gates_are_looked_at(check):
         assert [place for _, place, _ in result.found] == [f"spec.stages[0].{gates}[0].preset"]
 
 
+def test_a_rule_that_is_switched_off_and_that_nobody_has_is_said(check):
+    typo = "    - {name: eror-rate, enabled: false}\n    - {name: cpu, enabled: false}\n"
+    result = check(GOOD + typo)
+    assert result.found == [(19, "spec.haltRules[1].name", True)]
+    assert "did you mean error-rate?" in result.said
+
+
+def test_credentials_in_plain_sight_are_said(check):
+    access = "access: {headers: [{name: authorization, value: Bearer abc}, {name: X-Scope-OrgID, value: shop}]}"
+    result = check(GOOD.replace('monitoring:9090"}', f'monitoring:9090", {access}}}'))
+    assert result.found == [(11, "spec.metrics.access.headers[0].value", True)]
+    assert "secretRef" in result.said
+    assert "abc" not in result.said
+
+
+@pytest.mark.parametrize("router", ["nginx", "envoy"])
+def test_a_header_that_frames_a_message_is_not_given_to_the_version(check, router):
+    lines = "    requestHeaders: {version: Host}\n    responseHeaders: {cohort: Content-Length}\n"
+    result = check(GOOD.replace("    nginx: {service: edge}\n", f"    {router}: {{service: edge}}\n{lines}"))
+    assert result.found == [
+        (11, "spec.traffic.requestHeaders.version", False),
+        (12, "spec.traffic.responseHeaders.cohort", False),
+    ]
+    assert "choose another" in result.said
+
+
+def test_a_source_of_ones_own_that_no_set_has_is_said(check):
+    result = check(GOOD.replace('monitoring:9090"}', 'monitoring:9090", source: custom/exporter}'))
+    assert result.found == [(11, "spec.metrics.source", True)]
+
+
+def test_istio_says_which_field_lets_it_copy_requests(check):
+    text = GOOD.replace("nginx: {service: edge}", "istio: {virtualService: checkout}")
+    copies = '    - {name: copies, weight: "0%", mirror: "10%", hold: 5m}\n    - name: few\n'
+    result = check(text.replace("    - name: few\n", copies))
+    assert "set traffic.istio.mirror to true" in result.said
+    assert (
+        check(
+            text.replace(
+                "istio: {virtualService: checkout}", "istio: {virtualService: checkout, mirror: true}"
+            ).replace("    - name: few\n", copies)
+        ).found
+        == []
+    )
+
+
 def test_presets_of_ones_own_are_known(check, tmp_path):
     rule = '{name: x, preset: open-tills, above: "1", minRequests: 0}'
     assert check(GOOD.replace(RULE, rule)).exit_code == 1

@@ -7,19 +7,23 @@ from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from canary_rollout.cli.manifest import Manifest, Place
 from canary_rollout.cli.offline import inexpressible, router_of, router_problems
 from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import CANARY_ROLLOUTS
-from canary_rollout.metrics.presets import Presets, known_measures
+from canary_rollout.metrics.presets import CUSTOM, Presets, known_measures
 from canary_rollout.model.crd import LONGEST_NAME
 from canary_rollout.model.effective import resolve
 from canary_rollout.model.explain import located_problems, path_of
 from canary_rollout.model.fields import shown
+from canary_rollout.model.metrics import Access
 from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSetReference
 from canary_rollout.model.spec import Action, CanaryRolloutSpec, Measure
+from canary_rollout.model.standard_rules import STANDARD_NAMES
 from canary_rollout.model.units import format_duration, format_weight
+from canary_rollout.traffic.nginx.validate import UnsafeValueError, own_header_name
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -33,6 +37,8 @@ _NOT_APART: Final = (
     "the query does not tell the versions apart, so it is the same for both and cannot be compared with stable: "
     "$pods, $service or $deployment do"
 )
+_MEASURED: Final = frozenset({"preset", "query", "alert"})
+_CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 _CLOSING: Final = {")": "(", "]": "[", "}": "{"}
 
 
@@ -78,6 +84,12 @@ def examine(
     if spec is not None:
         found += _router(manifest, spec, namespace)
         found += _measures(manifest, spec, known_measures(presets))
+        found += [
+            *_switched_off(manifest, spec),
+            *_headers(manifest, spec),
+            *_readable(manifest, spec),
+            *_source(manifest, spec, presets),
+        ]
         spec = _with_sets(manifest, spec, sets or {}, found)
         found += _never(manifest, spec)
     return spec, _in_order(found)
@@ -227,7 +239,8 @@ def _router(manifest: Manifest, spec: CanaryRolloutSpec, namespace: str) -> Iter
             words = f"{kind} cannot route people by header or cookie: remove it, or choose another router"
             yield _at(manifest, ("spec", "stages", index, "cohort"), words)
         if stage.mirrors and not can.mirror and "mirror" not in text:
-            words = f"{kind} cannot copy requests to the canary: remove the stage, or choose another router"
+            way = "set traffic.istio.mirror to true" if kind == "istio" else "remove the stage"
+            words = f"{kind} cannot copy requests to the canary as it is set: {way}, or choose another router"
             yield _at(manifest, ("spec", "stages", index, "mirror"), words)
 
 
@@ -268,6 +281,55 @@ def _measures(manifest: Manifest, spec: CanaryRolloutSpec, presets: frozenset[st
         if measure.server is not None and measure.server not in servers:
             hint = _close(measure.server, servers, "add it there")
             yield _at(manifest, (*place, "server"), f"there is no {measure.server} in metrics.servers: {hint}")
+
+
+def _switched_off(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """Rules that are switched off and that nobody has: the one that was meant goes on."""
+    if spec.halt_rule_sets:
+        return  # it may be one of theirs
+    for index, rule in enumerate(_written_rules(manifest)):
+        if not isinstance(rule, dict) or rule.get("enabled") is not False or _MEASURED & rule.keys():
+            continue
+        name = str(rule.get("name"))
+        if name not in STANDARD_NAMES:
+            hint = _close(name, STANDARD_NAMES, "docs/halt-rules.md lists the standard ones")
+            words = f"there is no halt rule {name} to switch off: {hint}"
+            yield _at(manifest, ("spec", "haltRules", index, "name"), words, warning=True)
+
+
+def _headers(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """Names that no version may be told by; the routers look at them too, once they have found the Services."""
+    for field in ("request_headers", "response_headers"):
+        for what in ("cohort", "version"):
+            name = getattr(getattr(spec.traffic, field), what)
+            try:
+                own_header_name(what, name or "X-None")
+            except UnsafeValueError as error:
+                place = ("spec", "traffic", to_camel(field), what)
+                yield _at(manifest, place, str(error).removeprefix(f"{what}: "))
+
+
+def _readable(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """Credentials in plain sight."""
+    places: list[tuple[tuple[int | str, ...], Access]] = [(("access",), spec.metrics.access)]
+    places += [(("servers", index, "access"), server.access) for index, server in enumerate(spec.metrics.servers)]
+    for place, access in places:
+        for index, header in enumerate(access.headers):
+            if header.value is not None and header.name.lower() in _CREDENTIALS:
+                words = f"{header.name} is readable by everybody who reads this resource: put it into a Secret, and name secretRef"
+                yield _at(manifest, ("spec", "metrics", *place, "headers", index, "value"), words, warning=True)
+
+
+def _source(manifest: Manifest, spec: CanaryRolloutSpec, presets: Iterable[Presets]) -> Iterator[Problem]:
+    """A source of the user's own that no set here has."""
+    source = spec.metrics.source
+    if not source.startswith(CUSTOM) or source.removeprefix(CUSTOM) in {own.of.name for own in presets}:
+        return
+    if spec.metrics.presets:
+        words = f"source {source} is not looked at: pass the sets of metrics.presets with --presets"
+    else:
+        words = f"no set has source {source}, unless the operator's --presets-dir does: name its ConfigMap in metrics.presets"
+    yield _at(manifest, ("spec", "metrics", "source"), words, warning=True)
 
 
 def _close(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -234,6 +234,10 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
         console.print(f"- {line}")
 
 
+_FEW_HOLD: Final = "the hold is extended, and at maxHold a person is asked"
+_FEW_SILENT: Final = "they are silent there, and the stage goes on without them"
+
+
 def _few_lines(found: "Plan") -> list[str]:
     """Rules with too few requests, those with the same need and the same stages together; inactive ones are left out."""
     from canary_rollout.model.units import format_duration
@@ -243,14 +247,15 @@ def _few_lines(found: "Plan") -> list[str]:
     for few in found.too_few:
         if few.rule not in inactive:
             stages.setdefault(few.rule, []).append(few)
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, bool], list[str]] = {}
     for rule, those in stages.items():
         need = f"{those[0].needed} in {format_duration(those[0].window)}"
-        groups.setdefault((need, ", ".join(f"{few.stage} ({few.expected:.0f})" for few in those)), []).append(rule)
+        where = ", ".join(f"{few.stage} ({few.expected:.0f})" for few in those)
+        groups.setdefault((need, where, those[0].holds), []).append(rule)
     return [
         f"too few requests for a verdict in {where}, needed are {need}: {', '.join(rules)}. Widen the window, lower "
-        "minRequests, or raise the weight; else the hold is extended, and at maxHold a person is asked"
-        for (need, where), rules in groups.items()
+        f"minRequests, or raise the weight; else {_FEW_HOLD if holds else _FEW_SILENT}"
+        for (need, where, holds), rules in groups.items()
     ]
 
 

@@ -17,7 +17,7 @@ from canary_rollout.analysis.readings import (
     window_of,
 )
 from canary_rollout.model.presets import TRAFFIC_SHARE
-from canary_rollout.model.spec import CanaryRolloutSpec, Gate, HaltRule, Stage
+from canary_rollout.model.spec import Action, CanaryRolloutSpec, Gate, HaltRule, Stage
 from canary_rollout.model.units import FULL, format_duration, format_weight
 
 EXAMPLES: Final = (1.0, 0.05, 0.01)
@@ -45,13 +45,18 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class TooFew:
-    """A rule or gate that cannot be judged in a stage, because the canary gets too few requests in its window."""
+    """A rule or gate that cannot be judged in a stage, because the canary gets too few requests in its window.
+
+    Attributes:
+        holds: whether the stage is extended for it. A rule does that only where no comparison says how many are enough.
+    """
 
     rule: str
     stage: str
     expected: float
     needed: int
     window: float
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +153,13 @@ def _too_few(spec: CanaryRolloutSpec, stages: list[StagePlan]) -> Iterator[TooFe
             window = window_of(measure, spec.metrics)
             expected = plan.per_second * window
             if expected < measure.min_requests:
-                yield TooFew(label(measure), plan.stage.name, expected, measure.min_requests, window)
+                holds = isinstance(measure, Gate) or (not spec.analysis.enabled and measure.action is not Action.ALERT)
+                yield TooFew(label(measure), plan.stage.name, expected, measure.min_requests, window, holds)
         expected = plan.requests
         if spec.analysis.enabled and expected < spec.analysis.min_requests:
-            yield TooFew("promotion", plan.stage.name, expected, spec.analysis.min_requests, plan.stage.hold)
+            yield TooFew(
+                "promotion", plan.stage.name, expected, spec.analysis.min_requests, plan.stage.hold, holds=True
+            )
 
 
 def _asks_the_comparison(spec: CanaryRolloutSpec, rule: HaltRule) -> bool:

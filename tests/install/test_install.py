@@ -58,6 +58,11 @@ class TestTheChart:
         binding = rendered["RoleBinding", "canary-rollout-operator"]
         assert binding["metadata"]["namespace"] == "shop"
         assert binding["roleRef"]["name"] == "canary-rollout-operator"
+        # Rule sets for everybody are in no namespace: these alone are read everywhere.
+        everywhere = {name for kind, name in rendered if kind == "ClusterRoleBinding"}
+        assert everywhere == {"canary-rollout-operator-rule-sets"}
+        (rule,) = rendered["ClusterRole", "canary-rollout-operator-rule-sets"]["rules"]
+        assert (rule["resources"], rule["verbs"]) == (["clusterhaltrulesets"], ["get", "list", "watch"])
         (container,) = rendered["Deployment", "canary-rollout-operator"]["spec"]["template"]["spec"]["containers"]
         assert {"name": "WATCH_NAMESPACES", "value": "shop"} in container["env"]
 

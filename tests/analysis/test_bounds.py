@@ -292,6 +292,18 @@ def test_what_the_comparison_cannot_say_the_rule_cannot_either(test, lack):
     assert (verdict.outcome, verdict.lack) == (Outcome.NONE, lack)
 
 
+def test_evidence_that_may_only_pause_does_not_roll_back_by_way_of_a_rule():
+    """Tenants stay and nobody counted their past: the error test pauses, and its question is not asked twice."""
+    careful = replace(errors(Outcome.FAIL, State.BAD, canary=0.05, stable=0.01), action=Action.PAUSE)
+    seen = compared(careful)
+    (verdict,) = seen.rules
+    assert verdict.lack is Lack.NOT_APPLICABLE
+    assert "pauses on this and does not roll back" in verdict.message
+    assert [found.action for found in seen.stops if found.outcome is Outcome.FAIL] == [Action.PAUSE]
+    (verdict,) = compared(careful, raw={**TWICE, "action": "Pause"}).rules
+    assert verdict.outcome is Outcome.FAIL
+
+
 def test_without_a_comparison_the_question_is_not_asked():
     verdict, _ = judge(TWICE, error_rate=pair(0.001, 0.9))
     assert verdict.lack is Lack.NOT_APPLICABLE

@@ -103,7 +103,8 @@ class Judge:
             finding = find_share(measure, asked.bound.limit, pair, self._scene.stage, countable=self._scene.countable)
             return self._afresh(measure) or finding if finding.breached is not None else finding
         if asks_comparison(measure) and isinstance(measure, HaltRule):
-            return find_in_comparison(measure, asked.bound.limit, self._scene.tests)
+            wanted = self._scene.spec.analysis.actions.errors
+            return find_in_comparison(measure, asked.bound.limit, self._scene.tests, wanted)
         return None
 
     # -- what can be in the way --------------------------------------------------------------------------------------

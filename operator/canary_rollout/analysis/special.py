@@ -6,7 +6,7 @@ from canary_rollout.analysis.sequential import State, Test, TestVerdict
 from canary_rollout.analysis.verdict import Lack, Outcome
 from canary_rollout.analysis.wording import quantity
 from canary_rollout.model.presets import TRAFFIC_SHARE
-from canary_rollout.model.spec import AlertSelector, BaselineFrom, Gate, HaltRule, Stage
+from canary_rollout.model.spec import Action, AlertSelector, BaselineFrom, Gate, HaltRule, Stage
 from canary_rollout.model.units import FULL, format_number, format_weight
 
 
@@ -99,8 +99,18 @@ def _no_share(rule: HaltRule | Gate, pair: Pair, weight: int, *, countable: bool
     return None
 
 
-def find_in_comparison(rule: HaltRule, ratio: float, tests: tuple[TestVerdict, ...] | None) -> Finding:
-    """Whether the canary fails ``ratio`` times as often as stable: the error test must have said so, and the rates too."""
+def find_in_comparison(
+    rule: HaltRule, ratio: float, tests: tuple[TestVerdict, ...] | None, wanted: Action = Action.ROLLBACK
+) -> Finding:
+    """Whether the canary fails ``ratio`` times as often as stable: the error test must have said so, and the rates too.
+
+    Args:
+        rule: the rule.
+        ratio: its bound.
+        tests: the comparison's verdicts; ``None``: it is off.
+        wanted: what the error test does where nothing speaks against it. Where it pauses itself instead (tenants stay, and
+            nobody counted their past), its evidence must not roll back by way of a rule.
+    """
     test = next((test for test in tests or () if test.rule == Test.ERRORS), None)
     if tests is None:
         return nothing(Lack.NOT_APPLICABLE, "asked of the sequential comparison, which is off (analysis.enabled)")
@@ -111,6 +121,8 @@ def find_in_comparison(rule: HaltRule, ratio: float, tests: tuple[TestVerdict, .
     if (test.requests or 0.0) < rule.min_requests:
         text = f"the canary had {test.requests or 0:.0f} of the {rule.min_requests} requests needed in this stage"
         return Finding(None, Lack.NOT_ENOUGH, text, requests=test.requests, few=True)
+    if test.outcome is Outcome.FAIL and wanted is rule.action is Action.ROLLBACK is not test.action:
+        return nothing(Lack.NOT_APPLICABLE, f"{test.rule} pauses on this and does not roll back", test.requests)
     canary, stable = test.canary or 0.0, test.stable or 0.0
     times = f"{format_number(ratio)} times stable's {quantity(rule, stable)}"
     text = f"{quantity(rule, canary)} of {test.requests or 0:.0f} requests failed"

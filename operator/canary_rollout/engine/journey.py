@@ -249,14 +249,14 @@ def _say_no_data(draft: Draft) -> None:
         draft.change(phase=Phase.PAUSED)
         draft.say(
             Reason.PAUSED_NO_DATA,
-            f"Paused at {weight}: no data since {format_moment(since)}; goes on by itself when data returns",
+            f"Paused at {weight}: no data since {format_moment(since)}; goes on by itself when data returns (whose: see verdicts)",
         )
     else:
         draft.wake(pause_at)
         draft.change(phase=Phase.PROGRESSING)
         draft.say(
             Reason.NO_DATA,
-            f"Holding {weight}: no data since {format_moment(since)}; neither advanced nor rolled back, goes on by itself when data returns",
+            f"Holding {weight}: no data since {format_moment(since)}; neither advanced nor rolled back, goes on by itself when data returns (whose: see verdicts)",
         )
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canary_rollout.analysis.sequential import RawSample
+from canary_rollout.analysis.sequential import Comparison, PodCounts, Policy, RawSample, Tick
 from canary_rollout.analysis.sequential.eprocess import Flow, RatioProcess
 from canary_rollout.analysis.sequential.tracker import CounterTracker
+from canary_rollout.analysis.verdict import Outcome
 
 few = st.integers(0, 30)
 group = st.tuples(st.integers(1, 5), few, few)
@@ -82,3 +83,18 @@ def test_a_pod_that_is_scraped_half_as_often_covers_two_ticks():
 def test_a_scrape_that_always_misses_its_tick_covers_one():
     samples = [(at - 0.01 * (at % 2), 10 * at, at + 0.5) for at in range(15, 300, 15)]
     assert {span for tick in tracked(samples, range(15, 300, 15)) for _, span in tick} == {1}
+
+
+def test_an_outage_that_both_share_stays_shared_when_the_canarys_scrape_is_late():
+    """The canary's scrape of the outage comes a tick late and covers two: half of its requests leave their errors."""
+    ticks = [((7500, 8, 1), (22_500, 24))] * 30
+    ticks += [(None, (20_475, 4973)), ((7470, 2905, 2), (24_522, 3292)), ((7536, 11, 1), (22_501, 145))]
+    ticks += [((7500, 8, 1), (22_500, 24))] * 10
+    comparison = Comparison(Policy())
+    failed = []
+    for number, (ours, theirs) in enumerate(ticks, 1):
+        canary = () if ours is None else (PodCounts("c0", *ours[:2], span=ours[2]),)
+        stable = tuple(PodCounts(f"s{pod}", theirs[0] / 10, theirs[1] / 10) for pod in range(10))
+        verdicts = comparison.step(Tick(15.0 * number, 2500, canary, stable))
+        failed += [verdict.message for verdict in verdicts if verdict.outcome is Outcome.FAIL]
+    assert failed == []

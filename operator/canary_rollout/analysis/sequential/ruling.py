@@ -1,7 +1,7 @@
 """From evidence and counts to verdicts, each with its sentence (the table of the analysis method, section 2.5)."""
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import exp, log, sqrt
 from typing import Final
 
 from canary_rollout.analysis.sequential import wording
@@ -65,7 +65,8 @@ class Ruling:
     def _of_errors(self, tick: Tick, missing: _Lack | None, action: Action) -> TestVerdict:
         needed, log_e = self.needed(Test.ERRORS), self.errors.log_e
         stage = self.stage.stage
-        if log_e >= needed and self.errors.totals[1] >= self.policy.min_errors and self._matters():
+        convincing = log_e >= needed and self.errors.totals[1] >= self.policy.min_errors
+        if convincing and self._matters() and self._bears(needed):
             start = self.errors.strongest()
             totals = self.errors.since(start)
             ratio = worse_by(totals, self.policy.tolerance, self.phi, needed - log(start.weight * _STAKE))
@@ -177,6 +178,18 @@ class Ruling:
         return any(
             totals.n1 > 0 and _share(totals) - (_other(totals) or 0.0) >= floor
             for totals in (self.stage.stage, self.stage.recent)
+        )
+
+    def _bears(self, needed: float) -> bool:
+        """Return whether the counts since a start that carries the evidence are themselves beyond the tolerance.
+
+        Evidence is gained tick by tick. A late or lost scrape in an outage that both versions share puts the canary's
+        requests into other ticks than their errors; over the whole time the counts tell that it was shared.
+        """
+        strong = [start for start in self.errors.starts if start.weight * start.value >= exp(needed)]
+        return any(
+            totals.n1 > 0 and _share(totals) > self.policy.tolerance * (_other(totals) or 0.0)
+            for totals in map(self.errors.since, [self.errors.strongest(), *strong])
         )
 
     def _unsafe(self, tick: Tick) -> str:

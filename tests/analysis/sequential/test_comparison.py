@@ -170,7 +170,7 @@ def test_at_full_weight_there_is_nothing_to_compare_and_the_errors_of_all_are_no
     for number in range(1, 40):
         verdict = of(comparison.step(Tick(15.0 * number, 10_000, pods("c", 750, 300), ())))
     assert (verdict.outcome, verdict.state) == (Outcome.NONE, State.NO_CONTROL)
-    assert comparison.gate().promote
+    assert not comparison.gate().promote
 
 
 def test_the_limit_fails_at_full_weight():
@@ -321,3 +321,38 @@ def test_a_latency_test_that_is_switched_off_costs_nothing_and_says_nothing():
         verdicts = comparison.step(tick)
     assert not any(verdict.rule == Test.LATENCY for verdict in verdicts)
     assert comparison.checkpoint()["latency"]["p"] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "failed", "promotes"),
+    [
+        (0, 0, True),
+        (0, 4, True),
+        (0, 750, False),  # nothing is known of stable: 5 % of failures are too many
+        (80, 1, True),
+        (80, 2, True),
+        (80, 40, False),  # stable had 0.1 %
+    ],
+)
+def test_a_canary_that_serves_everything_is_held_while_its_last_minutes_are_far_worse_than_stable_was(
+    before, failed, promotes
+):
+    comparison = with_history(seed=3)
+    for number in range(1, before + 1):
+        comparison.step(tick(number, 38, 0, 1000, 1))
+    for number in range(before + 1, before + 41):
+        comparison.step(Tick(15.0 * number, 10_000, pods("c", 750, failed, 3), ()))
+    gate = comparison.gate()
+    assert gate.promote is promotes, gate.message
+    assert ("in the last minutes" in gate.message) is not promotes
+
+
+def test_an_incident_holds_a_canary_that_serves_everything_for_as_long_as_it_lasts():
+    comparison = with_history(seed=3)
+    gates = []
+    for number in range(1, 121):
+        failed = 400 if 20 < number <= 24 else 1
+        comparison.step(Tick(15.0 * number, 10_000, pods("c", 750, failed, 3), ()))
+        gates.append(comparison.gate().promote)
+    assert not any(gates[21:30])
+    assert all(gates[50:])

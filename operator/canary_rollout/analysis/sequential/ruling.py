@@ -28,6 +28,9 @@ _MISMATCH_REQUESTS: Final = 1000.0
 _SIGMAS: Final = 5.0
 _SETTLED: Final = 180.0
 _STAKE: Final = 0.5
+_ALONE: Final = 0.05
+"""Share of failed requests above which a canary that serves alone is held where nothing is known of stable."""
+_ALONE_SIGMAS: Final = 4.0
 
 _Lack = tuple[State, str]
 
@@ -208,17 +211,41 @@ class Ruling:
         risk = self.policy.false_rollback_rate
         upper = upper_error_rate(self.stage.requests, self.stage.errors, risk)
         excluded = f"error rates above {wording.at_most(upper)} are excluded at {wording.percent(risk)} risk"
+        if upper >= 1.0:
+            excluded = "no error rate can be excluded"
         for verdict in verdicts:
             if verdict.action is not Action.ALERT and _holds(verdict):
                 return PromotionGate(False, upper, f"{verdict.rule}: {verdict.message}; {excluded}")  # noqa: FBT003 - see the docstring
         lack = self._too_few(self.stage.stage.n1, "requests")
         if lack is not None:
             return PromotionGate(False, upper, f"{lack[1]}; {excluded}")  # noqa: FBT003
+        if worse := self._worse_alone():
+            return PromotionGate(False, upper, f"{worse}; {excluded}")  # noqa: FBT003
         certify = self.policy.certify
         if certify is not None and upper > certify:
             text = f"only {excluded}, and {wording.percent(certify)} is to be certified"
             return PromotionGate(False, upper, text)  # noqa: FBT003
         return PromotionGate(True, upper, f"{wording.both(self.stage.stage, 'failed')}; {excluded}")  # noqa: FBT003
+
+    def _worse_alone(self) -> str:
+        """Return why a canary that serves everything is not promoted on what it did in the last minutes; empty if nothing.
+
+        No test speaks here: there is no concurrent stable, only what it did in this rollout before. So this holds and
+        never rolls back, and an incident holds it for as long as it lasts.
+        """
+        recent, before = self.stage.recent, self.errors.totals
+        if self._control() or recent.n1 <= 0:
+            return ""
+        usual = before[3] / before[2] if before[2] > 0 else None
+        expected = recent.n1 * (
+            _ALONE if usual is None else max(self.policy.tolerance * usual, usual + self.policy.floor)
+        )
+        excess = recent.e1 - expected
+        if excess < self.policy.min_errors or excess < _ALONE_SIGMAS * sqrt(self.phi * expected):
+            return ""
+        text = f"canary {wording.count(recent.e1)} of {wording.count(recent.n1)} requests failed in the last minutes"
+        beside = "nothing is known of stable" if usual is None else f"stable had {wording.percent(usual)} before"
+        return f"{text}, and {beside}"
 
 
 def _holds(verdict: TestVerdict) -> bool:

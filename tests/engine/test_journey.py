@@ -504,3 +504,15 @@ def test_an_unneeded_hold_of_the_route_is_not_written_again():
         world.look()
     assert world.version == before
     assert not any(isinstance(action, Lower) for action in world.last.actions)
+
+
+def test_what_nobody_watched_is_not_held_against_a_stage():
+    world = at_stage("second")
+    world.rules = NOT_ENOUGH
+    world.now += 500.0  # the operator was away for longer than maxHold (three times 60 s)
+    seen = replace(world.observe(), watched_from=world.now)
+    decision = decide(world.spec, world.state, seen, world.now)
+    assert (decision.state.phase, decision.state.pause) == (Phase.PROGRESSING, None)
+    assert decision.wake_at == world.now + 120.0
+    late = replace(world.observe(), watched_from=world.now - 120.0)
+    assert decide(world.spec, world.state, late, world.now).state.pause.reason is Reason.PAUSED_NOT_ENOUGH

@@ -83,6 +83,7 @@ class Gatherer:
             assessment=memory.assessment,
             commands=self._commands(key, memory),
             at_start=memory.term != self.term(),
+            watched_from=self.clock.now() if memory.term != self.term() else memory.watched_from,
             no_raise=self.no_raise(),
             reassert_at=memory.contest.reassert_at,
             failing_before=frozenset(verdict.rule for verdict in memory.status.verdicts if verdict.verdict == "fail"),

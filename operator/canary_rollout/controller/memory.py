@@ -93,6 +93,7 @@ class Memory:
         revisions: by Deployment name, the generation and selector labels hashed, and the revision.
         pods: by Deployment name.
         term: Lease term of the last decision that was carried out; 0: none yet.
+        watched_from: POSIX seconds of the first decision of that term.
         latched: a state with a halt that is not known to be persisted yet; it counts instead of the persisted one.
         evidence: the rules' memory; ``None`` until taken from status.
         assessment: verdicts not yet decided on (kept until a decision on them is carried out).
@@ -120,6 +121,7 @@ class Memory:
     revisions: dict[str, tuple[object, str]] = field(default_factory=dict)
     pods: dict[str, Pods] = field(default_factory=dict)
     term: int = 0
+    watched_from: float | None = None
     latched: RolloutState | None = None
     evidence: Evidence | None = None
     assessment: Assessment | None = None

@@ -269,7 +269,7 @@ class Reconciler:
     ) -> None:
         """Only now is this look over: what it rested on is used up."""
         shell, key = self._shell, key_of(rollout)
-        memory.term = shell.term()
+        memory.term, memory.watched_from = shell.term(), seen.watched_from
         memory.acted_on = memory.spec
         if memory.assessment is seen.assessment:
             memory.assessment = None

@@ -335,7 +335,10 @@ def _answered(verdict: Verdict) -> bool:
 
 
 def _extend(draft: Draft, reason: Reason, why: str) -> None:
-    limit = round(draft.now + draft.stage.longest_hold - draft.state.clock.elapsed(draft.now), 3)
+    limit = draft.now + draft.stage.longest_hold - draft.state.clock.elapsed(draft.now)
+    if draft.seen.watched_from is not None:  # an operator that was away has seen nothing of what it waits for
+        limit = max(limit, draft.seen.watched_from + draft.stage.longest_hold - draft.stage.hold)
+    limit = round(limit, 3)
     weight, stage = format_weight(draft.state.wanted), draft.stage.name
     if limit > draft.now:
         draft.wake(limit)

@@ -49,6 +49,8 @@ class Observation:
         assessment: verdicts of this evaluation; ``None`` when nothing was evaluated now.
         commands: commands not yet consumed, oldest first.
         at_start: whether this process decides about this rollout for the first time (under this Lease term).
+        watched_from: POSIX seconds since when it does; ``None`` when that does not matter. What nobody watched could not
+            bring enough requests, so it is not held against a stage.
         no_raise: why no raise may be sent now (Lease about to run out, clock skew); empty if it may.
         reassert_at: POSIX seconds before which a weight that somebody lowered is not written again.
         failing_before: rules whose last recorded verdict is fail (an Alert is told once).
@@ -63,6 +65,7 @@ class Observation:
     assessment: Assessment | None = None
     commands: tuple[Command, ...] = ()
     at_start: bool = False
+    watched_from: float | None = None
     no_raise: str = ""
     reassert_at: float = 0.0
     failing_before: frozenset[str] = frozenset()

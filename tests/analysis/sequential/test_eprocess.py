@@ -15,7 +15,7 @@ counts = st.integers(0, 40)
 
 
 def flow(n1, e1, n2, e2, *, waiting=0, span=1):
-    return Flow({span: [n1, e1, waiting]}, {1: [n2, e2]})
+    return Flow({(span, 0): [n1, e1, waiting]}, {(1, 0): [n2, e2]})
 
 
 def test_one_tick_is_the_formula():
@@ -88,7 +88,7 @@ def test_an_outage_whose_end_only_the_canary_still_shows_is_no_evidence_for_a_re
 def test_a_lost_scrape_in_a_shared_outage_is_no_evidence_when_it_is_made_good():
     process = RatioProcess(1.25)
     process.take(flow(500, 0, 1500, 1), 1.0, 1)
-    process.take(Flow({}, {1: [1500, 750]}), 1.0, 2)  # the outage; the canary's scrape is lost
+    process.take(Flow({}, {(1, 0): [1500, 750]}), 1.0, 2)  # the outage; the canary's scrape is lost
     process.take(flow(1000, 250, 1500, 2, span=2), 1.0, 3)
     for number in range(4, 9):
         process.take(flow(500, 1, 1500, 2), 1.0, number)

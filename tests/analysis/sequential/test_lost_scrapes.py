@@ -12,7 +12,7 @@ from canary_rollout.analysis.sequential.tracker import CounterTracker
 from canary_rollout.analysis.verdict import Outcome
 
 few = st.integers(0, 30)
-group = st.tuples(st.integers(1, 5), few, few)
+group = st.tuples(st.integers(1, 5), st.integers(0, 3), few, few)
 ticks = st.lists(
     st.tuples(st.lists(group, max_size=3), st.lists(group, max_size=3), st.booleans()), min_size=1, max_size=25
 )
@@ -25,8 +25,8 @@ def test_the_first_starts_evidence_is_the_sum_over_all_ticks_however_they_were_f
     for canary, stable, sealed in history:
         process.take(
             Flow(
-                {span: [requests + bad, bad, 0.0] for span, requests, bad in canary},
-                {span: [10 * requests + bad, bad] for span, requests, bad in stable},
+                {(span, behind): [requests + bad, bad, 0.0] for span, behind, requests, bad in canary},
+                {(span, behind): [10 * requests + bad, bad] for span, behind, requests, bad in stable},
             ),
             1.0,
             process.index + 1,
@@ -45,11 +45,11 @@ def test_evidence_of_one_tick_does_not_depend_on_how_stable_came_in(pods):
     """Stable's pods of a tick in one group, or each in a group of its own that ends in the same tick."""
     together, apart = RatioProcess(1.25), RatioProcess(1.25)
     for process in (together, apart):
-        process.take(Flow({1: [100, 0, 0]}, {1: [900, 1]}), 1.0, 1)
+        process.take(Flow({(1, 0): [100, 0, 0]}, {(1, 0): [900, 1]}), 1.0, 1)
     requests, bad = (sum(pod[part] for pod in pods) for part in (0, 1))
-    together.take(Flow({1: [100, 4, 0]}, {1: [900 + requests + bad, 2 + bad]}), 1.0, 2)
-    apart.take(Flow({1: [100, 4, 0]}, {1: [900, 2], 9: [0, 0]}), 1.0, 2)
-    apart._spread(Flow({}, {1: [requests + bad, bad]}))
+    together.take(Flow({(1, 0): [100, 4, 0]}, {(1, 0): [900 + requests + bad, 2 + bad]}), 1.0, 2)
+    apart.take(Flow({(1, 0): [100, 4, 0]}, {(1, 0): [900, 2], (9, 0): [0, 0]}), 1.0, 2)
+    apart._spread(Flow({}, {(1, 0): [requests + bad, bad]}))
     apart._gain([apart.ring[-1]])
     apart._sum()
     assert apart.log_e == pytest.approx(together.log_e)
@@ -70,9 +70,9 @@ def tracked(samples, ats):
 
 
 def test_a_late_scrape_that_comes_just_before_the_next_ones_does_not_shorten_their_span():
-    """Scrapes of 10, 25, 40, 55, 70 s; that of 25 arrives at 58, the rest with that of 70: they cover 45 s."""
+    """Scrapes of 10, 25, 40, 55, 70 s; that of 25 arrives at 58 and covers 15 s, the rest with that of 70: 45 s."""
     samples = [(10, 100, 10), (25, 200, 58), (40, 300, 72), (55, 400, 73), (70, 500, 74)]
-    assert tracked(samples, [15, 30, 45, 60, 75]) == [[(0.0, 1)], [], [], [(100, 3)], [(300, 3)]]
+    assert tracked(samples, [15, 30, 45, 60, 75]) == [[(0.0, 1)], [], [], [(100, 1)], [(300, 3)]]
 
 
 def test_a_pod_that_is_scraped_half_as_often_covers_two_ticks():
@@ -98,3 +98,29 @@ def test_an_outage_that_both_share_stays_shared_when_the_canarys_scrape_is_late(
         verdicts = comparison.step(Tick(15.0 * number, 2500, canary, stable))
         failed += [verdict.message for verdict in verdicts if verdict.outcome is Outcome.FAIL]
     assert failed == []
+
+
+def test_a_late_scrape_that_comes_with_the_next_one_is_one_increment_over_all():
+    tracker = CounterTracker(15.0, began=0.0)
+    late = {40: 62.0}
+    samples = [
+        RawSample(at, "canary", "c0", "requests", 10.0 * at, arrival=late.get(at, at + 0.2)) for at in (10, 25, 40, 70)
+    ]
+    samples += [RawSample(at, "stable", "s0", "requests", 10.0 * at, arrival=at + 0.2) for at in range(10, 80, 15)]
+    laid = []
+    waiting = sorted(samples, key=lambda sample: sample.arrival)
+    for at in (15, 30, 45, 60, 75):
+        while waiting and waiting[0].arrival <= at:
+            tracker.add(waiting.pop(0))
+        laid += [(at, pod.requests, pod.span, pod.behind) for pod in tracker.tick(at, 500).canary]
+    assert laid[-1] == (75, 450.0, 3, 0), laid
+
+
+def test_a_late_scrape_alone_is_behind_by_the_ticks_it_missed():
+    tracker = CounterTracker(15.0, began=0.0)
+    for at, arrivals in ((15, (10,)), (30, (25,)), (45, ()), (60, (40,))):
+        for scraped in arrivals:
+            tracker.add(RawSample(scraped, "canary", "c0", "requests", 10.0 * scraped))
+        tracker.add(RawSample(at - 5.0, "stable", "s0", "requests", 100.0 * at))
+        laid = [(pod.requests, pod.span, pod.behind) for pod in tracker.tick(at, 500).canary]
+    assert laid == [(150.0, 1, 1)]

@@ -61,14 +61,14 @@ class Freshness:
 
     def flow(self, canary: Iterable[Counted], stable: Iterable[Counted]) -> Flow:
         """Return what arrived, by the number of ticks it covers."""
-        ours: dict[int, list[float]] = {}
-        theirs: dict[int, list[float]] = {}
+        ours: dict[tuple[int, int], list[float]] = {}
+        theirs: dict[tuple[int, int], list[float]] = {}
         for pod, requests, bad in canary:
-            counts = ours.setdefault(pod.span, [0.0, 0.0, 0.0])
+            counts = ours.setdefault((pod.span, pod.behind), [0.0, 0.0, 0.0])
             counts[0] += requests
-            counts[1 if pod.span == 1 and pod.pod in self.early else 2] += bad
+            counts[1 if pod.span == 1 and not pod.behind and pod.pod in self.early else 2] += bad
         for pod, requests, bad in stable:
-            counts = theirs.setdefault(pod.span, [0.0, 0.0])
+            counts = theirs.setdefault((pod.span, pod.behind), [0.0, 0.0])
             counts[0] += requests
             counts[1] += bad
         return Flow(ours, theirs)

@@ -53,6 +53,7 @@ class PodCounts:
         slow: by bucket edge (seconds), requests that took longer. Empty while the pod warms up.
         timed: requests that ``slow`` is a part of; ``None``: ``requests``.
         span: ticks that the increments cover: 1, or more after missed scrapes.
+        behind: ticks between the last one they cover and this one: 0, or more when a scrape arrived late.
         scraped_at: when the values were scraped, POSIX seconds; ``None`` where only the time of the query is known.
     """
 
@@ -63,6 +64,7 @@ class PodCounts:
     timed: float | None = None
     span: int = 1
     scraped_at: float | None = None
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,12 +95,12 @@ class Flow:
     """What arrived in one tick, by the number of ticks it covers (1 unless scrapes were lost).
 
     Attributes:
-        canary: span -> requests, bad requests that count now, bad requests that wait.
-        stable: span -> requests, bad requests.
+        canary: (span, behind) -> requests, bad requests that count now, bad requests that wait.
+        stable: (span, behind) -> requests, bad requests.
     """
 
-    canary: Mapping[int, Sequence[float]]
-    stable: Mapping[int, Sequence[float]]
+    canary: Mapping[tuple[int, int], Sequence[float]]
+    stable: Mapping[tuple[int, int], Sequence[float]]
 
 
 @dataclass(slots=True)
@@ -217,24 +217,24 @@ class RatioProcess:
     def _spread(self, flow: Flow) -> set[int]:
         """Put what arrived where it belongs: evenly over the ticks it covers; the canary's bad ones into the first."""
         ring, totals, dirty = self.ring, self.totals, set()
-        for span, (requests, now, waiting) in flow.canary.items():
-            cells = min(span, len(ring))
-            for back in range(1, cells + 1):
-                self._touch(ring[-back])
-                ring[-back].n1 += requests / cells
-                dirty.add(ring[-back].index)
-            first = ring[-cells]
+        for (span, behind), (requests, now, waiting) in flow.canary.items():
+            covered = _covered(ring, span, behind)
+            for cell in covered:
+                self._touch(cell)
+                cell.n1 += requests / len(covered)
+                dirty.add(cell.index)
+            first = covered[0]
             totals[0] += requests
             self._count(first, now)
             if waiting:
                 self.waiting.append([self.index, first.index, waiting])
-        for span, (requests, bad) in flow.stable.items():
-            cells = min(span, len(ring))
-            for back in range(1, cells + 1):
-                self._touch(ring[-back])
-                ring[-back].n2 += requests / cells
-                ring[-back].e2 += bad / cells
-                dirty.add(ring[-back].index)
+        for (span, behind), (requests, bad) in flow.stable.items():
+            covered = _covered(ring, span, behind)
+            for cell in covered:
+                self._touch(cell)
+                cell.n2 += requests / len(covered)
+                cell.e2 += bad / len(covered)
+                dirty.add(cell.index)
             totals[2] += requests
             totals[3] += bad
         return dirty
@@ -412,6 +412,12 @@ class RatioProcess:
         made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
         made._sum()
         return made
+
+
+def _covered(ring: Sequence[Cell], span: int, behind: int) -> list[Cell]:
+    """Return the ticks that an increment covers, oldest first, as far as they are kept."""
+    last = len(ring) - min(behind, len(ring) - 1)
+    return [ring[place] for place in range(max(last - span, 0), last)]
 
 
 def _mean_exp(logs: list[float], scale: float) -> float:

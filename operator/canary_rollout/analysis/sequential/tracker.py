@@ -184,7 +184,9 @@ class CounterTracker:
                 del self._pods[key]
 
     def _take(self, pod: _Pod) -> PodCounts:
-        span = min(max(self._ticks - pod.tick, self._covered(pod), 1), LONGEST_SPAN)
+        gone, covered = self._ticks - pod.tick, self._covered(pod)
+        behind = gone - covered if pod.taken > -inf and 1 <= covered < gone <= LONGEST_SPAN and self._scrape_times else 0
+        span = min(max(gone - behind, covered, 1), LONGEST_SPAN)
         counts = PodCounts(
             pod.name,
             pod.requests,
@@ -193,6 +195,7 @@ class CounterTracker:
             pod.timed,
             span,
             pod.settled if self._scrape_times else None,
+            behind,
         )
         pod.requests = pod.errors = pod.timed = 0.0
         pod.slow, pod.news, pod.tick, pod.taken = {}, False, self._ticks, pod.settled

@@ -312,7 +312,9 @@ class Cluster:
         command = decision.command
         if command is not None:
             assert late or command.id not in before.heard, "a command counts once"
-            if command.accepted and command.command == Verb.RETRY and not late:
+            if (
+                command.accepted and command.command == Verb.RETRY
+            ):  # late or not: the write is fenced, so nothing came between
                 retried = self._of(command.id)
                 condemned_at = self.condemned.pop(retried.revision, 0.0)
                 assert retried.at >= condemned_at, "only a retry that came after the verdict counts"

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from world import spec, verdict
+from world import PASS, spec, verdict
 
 from canary_rollout.analysis.verdict import Lack, Outcome
 from canary_rollout.model.commands import Verb
@@ -467,6 +467,17 @@ class Rollouts(RuleBasedStateMachine):
         if hasattr(self, "cluster"):
             self.cluster.thaw()
             self.cluster.settle()
+
+
+def test_a_retry_that_a_frozen_operator_wrote_counts_when_it_lands():
+    rollouts = Rollouts()
+    rollouts.begin(number=0, looks=0, rough=False)
+    rollouts.edited_near_the_end_of_a_hold(before=0.0, number=0)
+    rollouts.an_operator_freezes_over_somebodys_write(looks=0, rules=PASS, weight=0)
+    rollouts.everything_is_mended_and_goes_on(looks=4)
+    rollouts.cluster.look_and_stop(None, NO_GATES, lambda _: 0, freeze=True)
+    rollouts.teardown()
+    assert not rollouts.cluster.condemned
 
 
 def test_the_invariants_hold_in_a_few_random_worlds():

@@ -131,7 +131,10 @@ class Comparison:
 
     def _do_not_wait(self, tick: Tick, phi: float) -> None:
         """Count errors at once where stable's pods that were scraped later show that they are the canary's own."""
-        waiting = frozenset(pod.pod for pod in tick.canary if pod.errors and pod.span == 1 and not pod.behind) - self._freshness.early
+        waiting = (
+            frozenset(pod.pod for pod in tick.canary if pod.errors and pod.span == 1 and not pod.behind)
+            - self._freshness.early
+        )
         if not waiting or sum(pod.errors for pod in tick.canary) < phi:
             return
         previous = self._errors.ring[-2] if len(self._errors.ring) > 1 else None

@@ -185,7 +185,9 @@ class CounterTracker:
 
     def _take(self, pod: _Pod) -> PodCounts:
         gone, covered = self._ticks - pod.tick, self._covered(pod)
-        behind = gone - covered if pod.taken > -inf and 1 <= covered < gone <= LONGEST_SPAN and self._scrape_times else 0
+        behind = (
+            gone - covered if pod.taken > -inf and 1 <= covered < gone <= LONGEST_SPAN and self._scrape_times else 0
+        )
         span = min(max(gone - behind, covered, 1), LONGEST_SPAN)
         counts = PodCounts(
             pod.name,

@@ -35,6 +35,25 @@ def route(weight: int, *, revision: str = REVISION, **more: Any) -> Route:
     return Route(weight, revision, STABLE_REVISION, **more)
 
 
+class HeldClock:
+    """This machine's clock, which a test can hold: what settles by time alone does not settle under its hands."""
+
+    def __init__(self) -> None:
+        self._held: float | None = None
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        return SystemClock().now() + self._ahead if self._held is None else self._held
+
+    def hold(self) -> None:
+        """Stands at what it really is."""
+        self._held = SystemClock().now()
+
+    def go_on(self, *, ahead: float) -> None:
+        """As many seconds further than it really is."""
+        self._held, self._ahead = None, ahead
+
+
 class Bench:
     """One adapter's router in a namespace of its own."""
 
@@ -42,6 +61,7 @@ class Bench:
         self.cluster, self.client, self.namespace, self.adapter = cluster, client, namespace, adapter
         self.cache = Cache()
         self.api = RecordingApi(client, self.cache)
+        self.clock = HeldClock()
         self.spec = {**SPEC, "traffic": adapter.traffic}
         self.name = ROLLOUT
         self.proved = (0, "")
@@ -82,9 +102,7 @@ class Bench:
 
     def router(self) -> Router:
         spec = CanaryRolloutSpec.model_validate(self.spec)
-        context = RouterContext(
-            self.namespace, self.name, "uid", spec, self.api, self.cache, SystemClock(), *self.proved
-        )
+        context = RouterContext(self.namespace, self.name, "uid", spec, self.api, self.cache, self.clock, *self.proved)
         return router_for(context)
 
     async def refresh(self) -> Router:

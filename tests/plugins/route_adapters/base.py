@@ -49,7 +49,7 @@ class Adapter:
         overwrite: share that a manifest in Git without weights means, which a sync puts back; above 500.
         name_of: name of the object.
         contested: whether it is played against somebody who re-applies (those that share all code for it need it once).
-        settles: seconds that a write has to settle beside what is reported.
+        settles: seconds after which a write has settled, beside what is reported: times of writes come in whole seconds.
     """
 
     name: str

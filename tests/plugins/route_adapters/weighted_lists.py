@@ -226,6 +226,7 @@ ADAPTERS = (
         {"istio": {"virtualService": ROLLOUT, "settle": "0s"}},
         kind=VIRTUAL_SERVICES,
         share=plain_share(0),
+        settles=1.2,
     ),
     adapter(
         "contour",
@@ -245,6 +246,7 @@ ADAPTERS = (
         {"traefik": {"traefikService": ROLLOUT, "settle": "0s"}},
         kind=TRAEFIK_SERVICES,
         share=plain_share(1),
+        settles=1.2,
         contested=False,
     ),
     adapter(
@@ -255,6 +257,7 @@ ADAPTERS = (
         {"traefik": {"traefikService": ROLLOUT, "settle": "0s"}, "sticky": {"clientIP": True}},
         kind=TRAEFIK_SERVICES,
         share=plain_share(1),
+        settles=1.2,
         contested=False,
     ),
     adapter(
@@ -265,6 +268,7 @@ ADAPTERS = (
         {"traefik": {"ingressRoute": ROLLOUT, "settle": "0s"}},
         kind=INGRESS_ROUTES,
         share=plain_share(1),
+        settles=1.2,
         contested=False,
     ),
     adapter(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hostile import FINE_IN_A_PATTERN, HOSTILE, HOSTILE_FIELDS, HOSTILE_PATTERN
 from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 from rollout_specs import specs, spoilt_specs
-from rollouts import BAD, FINE_IN_A_PATTERN, GOOD, HOSTILE, HOSTILE_FIELDS, HOSTILE_PATTERN, RULE, STAGES, Bad, changed
+from rollouts import GOOD, RULE, STAGES, changed
+from wrong_rollouts import BAD, Bad
 
 from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec

@@ -1,23 +1,13 @@
 """The spec: what is refused and in which words, what defaults are, and that nothing is lost on the way."""
 
 import pytest
+from hostile import FINE_IN_A_PATTERN, HOSTILE, HOSTILE_FIELDS, HOSTILE_PATTERN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rollout_specs import specs
-from rollouts import (
-    BAD,
-    FINE_IN_A_PATTERN,
-    GONE,
-    GOOD,
-    HOSTILE,
-    HOSTILE_FIELDS,
-    HOSTILE_PATTERN,
-    RULE,
-    STAGES,
-    Bad,
-    changed,
-)
+from rollouts import GONE, GOOD, RULE, STAGES, changed
+from wrong_rollouts import BAD, Bad
 
 from canary_rollout.model.explain import explain_validation_error, validation_problems
 from canary_rollout.model.spec import CanaryRolloutSpec, check_stages, stages_from_weights

@@ -1,7 +1,7 @@
 """Nothing hostile reaches a route, although the model let it through (an older object, a webhook that was off, a bug)."""
 
 import pytest
-from rollouts import FINE_IN_A_PATTERN, HOSTILE
+from hostile import FINE_IN_A_PATTERN, HOSTILE
 
 from canary_rollout.kube.port import HTTP_ROUTES
 from canary_rollout.model.cohorts import Cohort, Regions, RegionWeight

@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 
-import operator_world
 import pytest
+import virtual_time
 from fake_api import FakeServer
 from operator_world import SHOP, World
 
@@ -47,7 +47,7 @@ async def last_words(started) -> str:
 
 @pytest.fixture
 async def world(monkeypatch):
-    monkeypatch.setattr(operator_world, "EPOCH", time.time() - asyncio.get_running_loop().time())
+    monkeypatch.setattr(virtual_time, "EPOCH", time.time() - asyncio.get_running_loop().time())
     stages = [{"name": "first", "weight": "5%", "hold": "1h"}, {"name": "all", "weight": "100%", "hold": "1h"}]
     world = World(stages=stages, metrics={"prometheus": "http://127.0.0.1:9", "interval": "1s"})
     world.deployments.ready_after = 0.2

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 from fake_api import Failure
-from operator_world import SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, PODS
 from canary_rollout.model.commands import Verb

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from operator_world import World, now
+from operator_world import World
+from virtual_time import now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS
 from canary_rollout.model.commands import PREFIX, Verb

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from operator_world import EPOCH, SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import EPOCH, now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS
 

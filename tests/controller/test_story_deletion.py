@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 from fake_api import Answer, Hang
-from operator_world import SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import now
 
 from canary_rollout.controller.persist import FINALIZER
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, SERVICES

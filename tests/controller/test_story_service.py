@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 from fake_api.store import Event
-from operator_world import EPOCH, SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import EPOCH, now
 
 from canary_rollout.kube.port import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICES
 from canary_rollout.model.units import format_instant

@@ -5,7 +5,8 @@ import json
 
 import pytest
 from fake_api import Answer
-from operator_world import EPOCH, ROLLOUT, SHOP, World, now
+from operator_world import ROLLOUT, SHOP, World
+from virtual_time import EPOCH, now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SERVICES
 from canary_rollout.metrics.errors import UnsafeValueError

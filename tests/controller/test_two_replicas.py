@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from fake_api import Answer, Hang
 from operator_history import History
-from operator_world import Frozen, World, now
+from operator_replica import Frozen
+from operator_world import World
+from virtual_time import now
 
 from canary_rollout.controller.lease import LeaseLostError
 from canary_rollout.kube.port import CONFIG_MAPS, LEASES

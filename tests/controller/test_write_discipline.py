@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from operator_world import SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, LEASES, PODS
 from canary_rollout.model.commands import Verb

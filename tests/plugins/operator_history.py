@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from fake_api.store import Event
-from operator_world import SHOP, World, now
+from operator_world import SHOP, World
+from virtual_time import now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, PODS
 from canary_rollout.model.units import parse_duration, parse_weight

@@ -5,31 +5,18 @@ What is not here: nginx (its agents acknowledge what they read, as the real ones
 
 import asyncio
 import contextlib
-import random
-from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from fake_api import Deployments, FakeApi
 from fake_api.api import Call, FakeClient
 from fake_api.store import Event
+from operator_replica import Replica, Told
+from scripted_metrics import Numbers
+from virtual_time import Wall, api_wall, now
 
-from canary_rollout.analysis.readings import (
-    EMPTY,
-    REQUESTS,
-    CounterReadings,
-    CounterSample,
-    Pair,
-    Reading,
-    Samples,
-)
-from canary_rollout.controller.guard import Guard
-from canary_rollout.controller.informer import FED_BY_KOPF, Informer
-from canary_rollout.controller.lease import Lease
-from canary_rollout.controller.operator import Operator, Parts
-from canary_rollout.engine.decision import Decision, Note
+from canary_rollout.controller.operator import Operator
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
     CONFIG_MAPS,
@@ -40,14 +27,11 @@ from canary_rollout.kube.port import (
     Object,
     Resource,
 )
-from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.commands import Command, CommandArgs, Verb
-from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.model.units import format_instant
 from canary_rollout.traffic.nginx import document
 from canary_rollout.traffic.nginx.ack import Ack, to_lease
 
-EPOCH = 1_800_000_000.0
 SHOP = "shop"
 
 ROLLOUT: Object = yaml.safe_load("""
@@ -73,228 +57,6 @@ spec:
 """)
 
 
-class Wall:
-    """Wall time that follows the loop's virtual time, ``ahead`` of it by some seconds."""
-
-    ahead = 0.0
-
-    def now(self) -> float:
-        return EPOCH + self.ahead + asyncio.get_running_loop().time()
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
-
-
-def _api_wall() -> float:
-    try:
-        return EPOCH + now()
-    except RuntimeError:
-        return EPOCH
-
-
-@dataclass
-class Numbers:
-    """What Prometheus says: values by preset for each version, or nothing at all."""
-
-    canary: dict[str, float] = field(default_factory=lambda: {"error-rate": 0.0, REQUESTS: 500.0})
-    stable: dict[str, float] = field(default_factory=lambda: {"error-rate": 0.0, REQUESTS: 50_000.0})
-    down: bool = False
-    asked: int = 0
-    requests: dict[str, MetricRequest] = field(default_factory=dict)
-    per_second: dict[str, float] = field(default_factory=lambda: {"canary": 500.0, "stable": 50_000.0})
-    meters: list[tuple[float, dict[str, tuple[float, float]]]] = field(default_factory=list)
-    """(time, requests and errors so far by version): what the pods have counted."""
-    nothing: bool = False
-    """Nobody counts requests."""
-    ticks: list[float] = field(default_factory=list)
-    """Evaluation times of the instant queries of counters."""
-    replays: list[tuple[float, float]] = field(default_factory=list)
-
-    def register(self, request: MetricRequest) -> None:
-        """Nothing to share."""
-
-    def unregister(self, key: str) -> None:
-        self.requests.pop(key, None)
-
-    async def sample(self, request: MetricRequest) -> Samples:
-        self.asked += 1
-        self.requests[request.key] = request
-        await asyncio.sleep(0.01)
-        at = Wall().now()
-        if self.down:
-            gone = Reading.unavailable("connection refused")
-            return Samples(at, dict.fromkeys(request.measures, Pair(gone, gone)))
-
-        def reading(values: dict[str, float], what: str) -> Reading:
-            return Reading.of(values[what]) if what in values else EMPTY
-
-        pairs = {key: Pair(reading(self.stable, key.what), reading(self.canary, key.what)) for key in request.measures}
-        return Samples(at, pairs)
-
-    def count(self, until: float) -> None:
-        """Let the pods' counters run up to a time, at the present rates."""
-        if not self.meters:
-            self.meters.append((EPOCH - 100_000, {"canary": (0.0, 0.0), "stable": (0.0, 0.0)}))
-        since, before = self.meters[-1]
-        if until <= since:
-            return
-        now_counted = {}
-        for arm, share in (("canary", self.canary), ("stable", self.stable)):
-            requests = self.per_second[arm] * (until - since)
-            now_counted[arm] = (before[arm][0] + requests, before[arm][1] + requests * share.get("error-rate", 0.0))
-        self.meters.append((until, now_counted))
-
-    def counted(self, at: float) -> CounterReadings:
-        """Return what a scrape at a time has shown."""
-        if self.nothing:
-            return CounterReadings(at)
-        self.count(at)
-        place = max(1, bisect_left(self.meters, at, key=lambda meter: meter[0]))
-        (left, low), (right, high) = self.meters[place - 1], self.meters[min(place, len(self.meters) - 1)]
-        share = (at - left) / (right - left) if right > left else 1.0
-        samples = []
-        for arm in ("stable", "canary"):
-            for series, number in (("requests", 0), ("errors", 1)):
-                value = low[arm][number] + share * (high[arm][number] - low[arm][number])
-                samples.append(CounterSample(arm, f"{arm}-pod", series, round(value)))
-        return CounterReadings(at, tuple(samples))
-
-    async def counters(self, request: MetricRequest, at: float, created: Any = None) -> CounterReadings:
-        await asyncio.sleep(0.01)
-        if self.down:
-            return CounterReadings(at, complete=False, message="connection refused")
-        self.count(Wall().now())
-        self.ticks.append(at)
-        return self.counted(at)
-
-    async def counters_between(
-        self, request: MetricRequest, start: float, end: float, step: float, created: Any = None
-    ) -> tuple[CounterReadings, ...]:
-        await asyncio.sleep(0.01)
-        if self.down:
-            return (CounterReadings(end, complete=False, message="connection refused"),)
-        self.count(Wall().now())
-        self.replays.append((start, end))
-        return tuple(self.counted(round(start + step * number, 3)) for number in range(round((end - start) / step) + 1))
-
-
-@dataclass
-class Told:
-    """Collects what the operator tells."""
-
-    notes: list[Note] = field(default_factory=list)
-    forgotten: list[tuple[str, str]] = field(default_factory=list)
-
-    def decided(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
-        """Not of interest."""
-
-    def note(self, rollout: Object, note: Note) -> None:
-        self.notes.append(note)
-
-    def forgot(self, key: tuple[str, str]) -> None:
-        self.forgotten.append(key)
-
-    def reasons(self) -> list[str]:
-        return [note.reason for note in self.notes]
-
-
-class Frozen(FakeClient):
-    """A client whose process can be frozen: what it was about to send stays unsent until it thaws."""
-
-    def __init__(self, api: FakeApi, name: str) -> None:
-        super().__init__(api, name)
-        self.thawed = asyncio.Event()
-        self.thawed.set()
-        self.stopped_at: float | None = None
-
-    def freeze(self) -> None:
-        self.thawed.clear()
-        self.stopped_at = now()
-
-    def thaw(self) -> None:
-        self.stopped_at = None
-        self.thawed.set()
-
-    async def _do(self, *args: Any, **options: Any) -> Any:
-        await self.thawed.wait()
-        return await super()._do(*args, **options)
-
-
-class Replica:
-    """One operator process. ``task`` ends when it does; ``lost`` holds why it gave up the Lease."""
-
-    def __init__(self, world: "World", identity: str, client: FakeClient) -> None:
-        self.world, self.identity, self.client = world, identity, client
-        self.lost: list[str] = []
-        self.wall = Wall()
-        self.lease = Lease(
-            client,
-            namespace="system",
-            name="operator",
-            identity=identity,
-            clock=self.wall,
-            on_lost=self.lost.append,
-            mono=self.mono,
-            rng=random.Random(identity),
-        )
-        self.guard = Guard(self.lease, wall=self.wall.now, mono=self.mono)
-        client.observer = self
-        self.operator = Operator(
-            Parts(
-                api=client,
-                sampler=world.numbers,
-                telemetry=world.told,
-                lease=self.lease,
-                guard=self.guard,
-                namespaces=world.namespaces,
-                clock=self.wall,
-            )
-        )
-        self.task = asyncio.create_task(self._live(), name=f"operator {identity}")
-
-    def mono(self) -> float:
-        frozen = getattr(self.client, "stopped_at", None)
-        return now() if frozen is None else frozen
-
-    def call(self, verb: str, resource: Resource, code: int, seconds: float) -> None:
-        """Calls are in the API server's own log."""
-
-    def server_date(self, server: float, sent: float, received: float) -> None:
-        self.guard.server_date(server, sent, received)
-
-    async def _live(self) -> None:
-        scopes = self.world.namespaces or (None,)
-        cache = self.operator.cache
-        feeds = [Informer(self.client, cache, kind, scope) for kind in FED_BY_KOPF for scope in scopes]
-        tasks = [asyncio.create_task(feed.run()) for feed in feeds]
-        try:
-            await self.operator.run()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    @property
-    def killed(self) -> bool:
-        return self.client.dead
-
-    def kill(self) -> None:
-        """kill -9: nothing of it is sent any more, not even a goodbye."""
-        self.client.dead = True
-        self.task.cancel()
-
-    async def end(self, *, kill: bool = False) -> None:
-        """Stop it as SIGTERM does (or kill it) and wait; raises what it ended with if that was no end of ours."""
-        if kill:
-            self.kill()
-        self.task.cancel()
-        (result,) = await asyncio.gather(self.task, return_exceptions=True)
-        if isinstance(result, Exception) and not self.killed and not self.lost:
-            raise result
-
-
 class World:
     """A namespace with an app in two versions, a proxy that acknowledges, and operators that can be killed.
 
@@ -302,7 +64,7 @@ class World:
     """
 
     def __init__(self, *, namespaces: tuple[str, ...] = (), latency: float = 0.0, **changes: Any) -> None:
-        self.api = FakeApi(wall=_api_wall, latency=latency)
+        self.api = FakeApi(wall=api_wall, latency=latency)
         self.deployments = Deployments(self.api, ready_after=1.0)
         self.numbers = Numbers()
         self.told = Told()

@@ -283,10 +283,10 @@ def test_a_rule_that_is_switched_off_and_that_nobody_has_is_said(check):
     assert "did you mean error-rate?" in result.said
 
 
-def test_credentials_in_plain_sight_are_said(check):
+def test_credentials_in_plain_sight_are_refused(check):
     access = "access: {headers: [{name: authorization, value: Bearer abc}, {name: X-Scope-OrgID, value: shop}]}"
     result = check(GOOD.replace('monitoring:9090"}', f'monitoring:9090", {access}}}'))
-    assert result.found == [(11, "spec.metrics.access.headers[0].value", True)]
+    assert result.found == [(11, "spec.metrics.access.headers[0].value", False)]
     assert "secretRef" in result.said
     assert "abc" not in result.said
 

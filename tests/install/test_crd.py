@@ -63,6 +63,14 @@ GOOD_ONES = {
     "rule sets": {"haltRuleSets": [{"name": "gold", "kind": "ClusterHaltRuleSet", "variables": {"tier": "gold"}}]},
     "analysis": {"analysis": {"tolerance": "2", "certify": "1%", "actions": {"latency": "Rollback"}}},
     "arms": {"metrics.arms": {"by": "label", "label": "version", "stable": "v1", "canary": "v2"}},
+    "headers of one's own, the secret one from a Secret": {
+        "metrics.access": {
+            "headers": [
+                {"name": "X-Scope-OrgID", "value": "shop"},
+                {"name": "Authorization", "secretRef": {"name": "prom", "key": "token"}},
+            ]
+        }
+    },
     "an address with a path": {"metrics.prometheus": "https://prometheus.example:443/select/0/prometheus"},
     "an IPv6 address": {"metrics.prometheus": "http://[fd00::1]:9090"},
     "scaling": {"workload.canary.scaling": {"replicas": 3}},

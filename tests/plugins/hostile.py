@@ -67,6 +67,11 @@ HOSTILE_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("spec.traffic.responseHeaders.version", "traffic.responseHeaders.version", {}),
     ("spec.traffic.requestHeaders.cohort", "traffic.requestHeaders.cohort", {}),
     ("spec.traffic.requestHeaders.version", "traffic.requestHeaders.version", {}),
+    (
+        "spec.metrics.access.headers[0].name",
+        "metrics.access.headers.0.name",
+        {"metrics.access": {"headers": [{"name": "X-A", "value": "a"}]}},
+    ),
     ("spec.traffic.sticky.allow[0]", "traffic.sticky.allow.0", {"traffic.sticky": {"header": "X-A", "allow": ["x"]}}),
     ("spec.traffic.sticky.deny[0]", "traffic.sticky.deny.0", {"traffic.sticky": {"header": "X-A", "deny": ["x"]}}),
     ("spec.traffic.pin.header", "traffic.pin.header", {}),

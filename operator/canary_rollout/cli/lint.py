@@ -18,7 +18,6 @@ from canary_rollout.model.crd import LONGEST_NAME
 from canary_rollout.model.effective import resolve
 from canary_rollout.model.explain import located_problems, path_of
 from canary_rollout.model.fields import shown
-from canary_rollout.model.metrics import Access
 from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSetReference
 from canary_rollout.model.spec import Action, CanaryRolloutSpec, Measure
 from canary_rollout.model.standard_rules import STANDARD_NAMES
@@ -38,7 +37,6 @@ _NOT_APART: Final = (
     "$pods, $service or $deployment do"
 )
 _MEASURED: Final = frozenset({"preset", "query", "alert"})
-_CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 _CLOSING: Final = {")": "(", "]": "[", "}": "{"}
 
 
@@ -87,7 +85,6 @@ def examine(
         found += [
             *_switched_off(manifest, spec),
             *_headers(manifest, spec),
-            *_readable(manifest, spec),
             *_source(manifest, spec, presets),
         ]
         spec = _with_sets(manifest, spec, sets or {}, found)
@@ -307,17 +304,6 @@ def _headers(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
             except UnsafeValueError as error:
                 place = ("spec", "traffic", to_camel(field), what)
                 yield _at(manifest, place, str(error).removeprefix(f"{what}: "))
-
-
-def _readable(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
-    """Credentials in plain sight."""
-    places: list[tuple[tuple[int | str, ...], Access]] = [(("access",), spec.metrics.access)]
-    places += [(("servers", index, "access"), server.access) for index, server in enumerate(spec.metrics.servers)]
-    for place, access in places:
-        for index, header in enumerate(access.headers):
-            if header.value is not None and header.name.lower() in _CREDENTIALS:
-                words = f"{header.name} is readable by everybody who reads this resource: put it into a Secret, and name secretRef"
-                yield _at(manifest, ("spec", "metrics", *place, "headers", index, "value"), words, warning=True)
 
 
 def _source(manifest: Manifest, spec: CanaryRolloutSpec, presets: Iterable[Presets]) -> Iterator[Problem]:

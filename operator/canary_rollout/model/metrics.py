@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import DnsLabel, DnsName, HeaderName, LabelName, SafeValue, SpecModel, Text, Url
+from canary_rollout.model.fields import DnsLabel, DnsName, LabelName, SafeValue, SpecModel, Text, Url
+from canary_rollout.model.headers import CREDENTIALS, SentHeaderName, SentHeaderText, is_credential
 from canary_rollout.model.units import Duration, SecondOrMore
 
 SOURCES: Final = (
@@ -38,14 +39,6 @@ SourceName = Annotated[
 ]
 SecretKeyName = Annotated[
     str, Text(r"^[-._A-Za-z0-9]+$", 253, 'a key of a Secret: use letters, digits, "-", "_" and "."')
-]
-HeaderText = Annotated[
-    str,
-    Text(
-        r"^[!-~]([ -~]*[!-~])?$",
-        1024,
-        "the value of a header: use printable ASCII without spaces at its ends",
-    ),
 ]
 UserName = Annotated[str, Text(r"^[!-9;-~]+$", 128, 'a user name: use printable ASCII without spaces and without ":"')]
 
@@ -92,23 +85,40 @@ class SecretKey(SpecModel):
     key: SecretKeyName = Field(description="Key in its data.")
 
 
+_IN_PLAIN_SIGHT: Final = (
+    "the value of this header is a secret, and everybody who reads the resource reads it: put it into a Secret and name "
+    "secretRef instead of value (for Authorization: bearerTokenSecretRef or basicAuth)"
+)
+_TWO_CREDENTIALS: Final = (
+    "Authorization is what bearerTokenSecretRef and basicAuth send: remove the header, or the other one"
+)
+_TWICE: Final = "two headers have the same name (their case does not count), and only one would be sent: remove one"
+
+
 class Header(SpecModel):
     """A header sent with every query."""
 
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
-            Rule(cel.only_one("value", "secretRef"), "a header names exactly one of value and secretRef")
+            Rule(cel.only_one("value", "secretRef"), "a header names exactly one of value and secretRef"),
+            Rule(
+                f"!has(self.value) || !self.name.matches({cel.literal(CREDENTIALS)})", _IN_PLAIN_SIGHT, field=".value"
+            ),
         )
     )
 
-    name: HeaderName = Field(description="Name of the header, such as X-Scope-OrgID.")
-    value: HeaderText | None = Field(None, description="Its value, readable by everybody who reads the resource.")
+    name: SentHeaderName = Field(description="Name of the header, such as X-Scope-OrgID.")
+    value: SentHeaderText | None = Field(
+        None, description="Its value, readable by everybody who reads the resource; never a secret."
+    )
     secret_ref: SecretKey | None = Field(None, description="Where its value is, if not everybody is to read it.")
 
     @model_validator(mode="after")
     def _one_value(self) -> Self:
         if (self.value is None) == (self.secret_ref is None):
             raise ValueError("a header names exactly one of value and secretRef")
+        if self.value is not None and is_credential(self.name):
+            raise ValueError(_IN_PLAIN_SIGHT)
         return self
 
 
@@ -138,7 +148,19 @@ class Access(SpecModel):
             Rule(
                 "!has(self.bearerTokenSecretRef) || !has(self.basicAuth)",
                 "name at most one of bearerTokenSecretRef and basicAuth: both are sent in the same header",
-            )
+            ),
+            Rule(
+                "!has(self.headers) || !has(self.bearerTokenSecretRef) && !has(self.basicAuth) || "
+                "!self.headers.exists(header, header.name.lowerAscii() == 'authorization')",
+                _TWO_CREDENTIALS,
+                field=".headers",
+            ),
+            Rule(
+                "!has(self.headers) || self.headers.all(a, "
+                "self.headers.exists_one(b, b.name.lowerAscii() == a.name.lowerAscii()))",
+                _TWICE,
+                field=".headers",
+            ),
         )
     )
 
@@ -153,6 +175,11 @@ class Access(SpecModel):
     def _one_authorization(self) -> Self:
         if self.bearer_token_secret_ref is not None and self.basic_auth is not None:
             raise ValueError("name at most one of bearerTokenSecretRef and basicAuth: both are sent in the same header")
+        names = [header.name.lower() for header in self.headers]
+        if "authorization" in names and (self.bearer_token_secret_ref or self.basic_auth):
+            raise ValueError(_TWO_CREDENTIALS)
+        if len(set(names)) != len(names):
+            raise ValueError(_TWICE)
         return self
 
     def secrets(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from reported import held
 from world import FAIL, NOT_ENOUGH, PASS, World, at_stage, spec, verdict
 
 from canary_rollout.analysis.verdict import Lack, Outcome
@@ -189,8 +190,6 @@ def test_a_comparison_without_data_holds():
 
 
 def test_rules_and_tests_and_gates_are_all_listed():
-    from test_report import held
-
     world = held()
     world.tests = (verdict(rule="error-comparison"),)
     world.entries, world.promotion = OPEN, HOLD

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_journey import stages
-from world import FAIL, V1, V2, World, at_stage, spec
+from world import FAIL, V1, V2, World, at_stage, spec, stages
 
 from canary_rollout.engine.decision import Lower, Raise
 from canary_rollout.model.commands import Verb

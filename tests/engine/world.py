@@ -18,12 +18,26 @@ from canary_rollout.engine.decision import (
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.engine.observation import Observation, VersionView
 from canary_rollout.model.commands import Command, CommandArgs, Verb
+from canary_rollout.model.conditions import Phase
 from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import Action, CanaryRolloutSpec
 from canary_rollout.model.status import HistoryEntry, RolloutState
 from canary_rollout.model.units import format_instant
 
 V1, V2, V3 = "a" * 10, "b" * 10, "c" * 10
+
+
+def stages(*changes):
+    """The stages of :func:`spec`, as in the YAML, with what is changed in some: ``("second", {"hold": "30s"})``."""
+    raw = [
+        {"name": "first", "weight": "0.5%", "hold": "60s"},
+        {"name": "second", "weight": "5%", "hold": "60s"},
+        {"name": "third", "weight": "25%", "hold": "60s"},
+        {"name": "all", "weight": "100%", "hold": "60s"},
+    ]
+    for name, more in changes:
+        next(stage for stage in raw if stage["name"] == name).update(more)
+    return raw
 
 
 def spec(**changes) -> CanaryRolloutSpec:
@@ -35,12 +49,7 @@ def spec(**changes) -> CanaryRolloutSpec:
         },
         "traffic": {"nginx": {"service": "proxy"}},
         "metrics": {"prometheus": "http://prometheus:9090", "interval": "10s", "window": "60s"},
-        "stages": [
-            {"name": "first", "weight": "0.5%", "hold": "60s"},
-            {"name": "second", "weight": "5%", "hold": "60s"},
-            {"name": "third", "weight": "25%", "hold": "60s"},
-            {"name": "all", "weight": "100%", "hold": "60s"},
-        ],
+        "stages": stages(),
         "haltRules": [{"name": "error-rate", "preset": "error-rate", "above": "1%"}],
     }
     raw.update(changes)
@@ -239,4 +248,20 @@ def at_stage(name: str = "second", **changes) -> World:
         world.run(60.0)
         world.run()
     assert world.state.stage == name, (world.state, world.last.message)
+    return world
+
+
+def preparing(**changes) -> World:
+    """V2 has begun and its pods are not ready yet."""
+    world = World(**changes).run()
+    world.canary = replace(world.canary, revision=V2, settled=False, available=1)
+    return world.run()
+
+
+def rolled_back() -> World:
+    world = at_stage("second")
+    world.rules = FAIL
+    world.run().run(31)
+    assert world.state.phase is Phase.ROLLED_BACK
+    world.rules = PASS
     return world

@@ -1,0 +1,126 @@
+"""What a status holds: it reads back as it was written, and it is small whatever happened."""
+
+import json
+from dataclasses import replace
+
+import tally
+from reported import Reported, held
+from world import FAIL, V1, V2, verdict
+
+from canary_rollout.analysis.evidence import Breach, Evidence, short
+from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.engine.report import Facts, report
+from canary_rollout.model.commands import Verb
+from canary_rollout.model.conditions import Phase, Reason
+from canary_rollout.model.effective import MOST_RULES
+from canary_rollout.model.spec import stages_from_weights
+from canary_rollout.model.status import (
+    MAX_HALTS,
+    MAX_HEARD,
+    MAX_HISTORY,
+    Approval,
+    CanaryRolloutStatus,
+    CommandStatus,
+    ConditionStatus,
+    Halt,
+    HistoryEntry,
+    Lowering,
+    Pause,
+    RolloutState,
+    StageClock,
+)
+
+LARGEST_STATUS = 32 * 1024
+LARGEST_CHECKPOINT = 8 * 1024
+
+
+def test_a_status_reads_back_as_it_was_written_at_every_look():
+    world = Reported(now=1_700_000_000.999_999_9).start()
+    for step in range(80):
+        if step == 3:
+            world.release()
+        if step == 40:
+            world.rules = FAIL
+        world.look()
+        again = CanaryRolloutStatus.model_validate(json.loads(json.dumps(world.status.to_dict())))
+        assert again == world.status
+        world.now += 3.333_333
+
+
+def test_absent_is_not_written_as_null():
+    assert "null" not in json.dumps(held().status.to_dict())
+
+
+def worst_case() -> CanaryRolloutStatus:
+    """Every list full, every text as long as it can be."""
+    long, name, at = "w" * 5000, "n" * 63, 1_700_000_000.123
+    stages_ = stages_from_weights((*(f"{number + 1}%" for number in range(31)), "100%"), "99999d23h59m59s")
+    rules = tuple(
+        replace(verdict(Outcome.FAIL, rule=f"{number:02d}{name}"[:63], since=at), message=long)
+        for number in range(MOST_RULES + 8)
+    )
+    exits = tuple(replace(rule, action=None, rule=f"g{rule.rule}"[:63]) for rule in rules[:16])
+    state = RolloutState(
+        phase=Phase.AWAITING_PROMOTION,
+        revision=V2,
+        stable_revision=V1,
+        stage=stages_[-1].name,
+        wanted=9999,
+        confirmed=9999,
+        clock=StageClock(held_ms=10**10, since=at),
+        began_at=at,
+        serving_since=at,
+        pause=Pause(reason=Reason.PAUSED_NOT_ENOUGH, rule=name, message=long[:300], at=at),
+        lowering=Lowering(reason=Reason.NEW_REVISION, to=9999, at=at),
+        approval=Approval(stage=name, at=at),
+        no_data_since=at,
+        drain_until=at,
+        fresh_after=at,
+        pin=9999,
+        override=stages_,
+        halts=tuple(
+            Halt(
+                revision=f"{number:010d}",
+                reason=Reason.ROLLBACK_COMMANDED,
+                rule=name,
+                message=long[: 100 if number else 300],
+                stage=name,
+                weight=9999,
+                at=at,
+            )
+            for number in range(MAX_HALTS)
+        ),
+        heard=("i" * 64,) * MAX_HEARD,
+    )
+    entry = HistoryEntry(
+        revision=V2, result="Superseded", reason="R" * 24, message=long[:100], began_at=at, ended_at=at
+    )
+    entries, tests = exits[:8], tuple(replace(rule, rule=f"t{rule.rule}"[:63]) for rule in rules[:6])
+    breaches = {short(rule.rule): Breach("f" * 8, at, 123_456.789, at) for rule in rules}
+    lasting = {short(f"exit/{gate.rule}"): Breach("f" * 8, at, 123_456.789, at) for gate in (*exits, *entries)}
+    seen = frozenset(f"queries~{number:08x}" for number in range(96))
+    muted = frozenset(list(breaches)[:8])
+    comparison = {"checkpoint": "c" * (LARGEST_CHECKPOINT - 20)}
+    evidence = Evidence(breaches, seen, seen, at, at, lasting, muted, comparison)
+    command = CommandStatus(id="i" * 64, command="set-weight", at=at, by="b" * 128, accepted=False, message="m" * 300)
+    old = CanaryRolloutStatus(
+        history=(entry,) * MAX_HISTORY,
+        last_command=command,
+        consumed={verb.value: "i" * 64 for verb in Verb},
+        conditions=(ConditionStatus(type="Ready", status="False", reason="Idle", message="", last_transition_time=at),),
+    )
+    world = held()
+    decision = replace(
+        world.last, state=state, message=long, stalled=True, ended=entry, command=command, next_change=at
+    )
+    route = replace(world.route, contested_by="m" * 128, weight=1)
+    assessment = Assessment(
+        at, rules, exits, entering="next", entries=entries, tests=tests, promotion=replace(exits[0], rule="promotion")
+    )
+    return report(old, decision, Facts(world.spec, 7, route, assessment, evidence.to_dict(), at))
+
+
+def test_the_largest_possible_status_is_small():
+    size = len(json.dumps(worst_case().to_dict(), separators=(",", ":"), ensure_ascii=False).encode())
+    tally.LINES.append(f"engine: the largest possible status has {size} bytes")
+    assert size < LARGEST_STATUS

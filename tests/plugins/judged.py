@@ -1,5 +1,6 @@
 """Short ways to samples and verdicts for the tests of analysis."""
 
+from dataclasses import replace
 from typing import Any
 
 from small_specs import make_spec
@@ -29,6 +30,11 @@ def reading(value: float | Reading | None) -> Reading:
     if value is None:
         return EMPTY
     return value if isinstance(value, Reading) else Reading.of(value)
+
+
+def with_spread(value: float, spread: float) -> Reading:
+    """A number, and how far it scatters."""
+    return replace(Reading.of(value), spread=spread)
 
 
 def pair(stable: float | Reading | None, canary: float | Reading | None) -> Pair:

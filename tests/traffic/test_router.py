@@ -244,7 +244,6 @@ async def test_a_service_with_several_ports_is_called_on_the_one_named_http(worl
     [
         ({"nginx": {"service": "nowhere"}}, "Service shop/nowhere does not exist"),
         ({"sticky": {"cookie": "tenant-id"}}, "cannot read"),
-        ({"response_headers": {"version": "Content-Length"}}, "meaning of its own"),
     ],
 )
 async def test_a_spec_that_nginx_cannot_serve_is_explained(world, traffic, said):

@@ -284,11 +284,6 @@ def test_two_direct_paths_that_are_one_are_refused():
         render_config(dataclasses.replace(GOOD, direct=direct))
 
 
-def test_baggage_is_not_set_and_added_to_at_once():
-    with pytest.raises(RouterError, match="baggage"):
-        render_config(dataclasses.replace(GOOD, told=RequestHeaders(version="Baggage", baggage=True)))
-
-
 COHORT_FIELDS = {
     "prefixes": lambda v: {"header": "X-A", "prefixes": [v]},
     "pattern": lambda v: {"header": "X-A", "pattern": v},

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic.alias_generators import to_camel
 
 from canary_rollout.cli.manifest import Manifest, Place
 from canary_rollout.cli.offline import inexpressible, router_of, router_problems
@@ -22,7 +21,6 @@ from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSe
 from canary_rollout.model.spec import Action, CanaryRolloutSpec, Measure
 from canary_rollout.model.standard_rules import STANDARD_NAMES
 from canary_rollout.model.units import format_duration, format_weight
-from canary_rollout.traffic.nginx.validate import UnsafeValueError, own_header_name
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -84,7 +82,6 @@ def examine(
         found += _measures(manifest, spec, known_measures(presets))
         found += [
             *_switched_off(manifest, spec),
-            *_headers(manifest, spec),
             *_source(manifest, spec, presets),
         ]
         spec = _with_sets(manifest, spec, sets or {}, found)
@@ -292,18 +289,6 @@ def _switched_off(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Probl
             hint = _close(name, STANDARD_NAMES, "docs/halt-rules.md lists the standard ones")
             words = f"there is no halt rule {name} to switch off: {hint}"
             yield _at(manifest, ("spec", "haltRules", index, "name"), words, warning=True)
-
-
-def _headers(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
-    """Names that no version may be told by; the routers look at them too, once they have found the Services."""
-    for field in ("request_headers", "response_headers"):
-        for what in ("cohort", "version"):
-            name = getattr(getattr(spec.traffic, field), what)
-            try:
-                own_header_name(what, name or "X-None")
-            except UnsafeValueError as error:
-                place = ("spec", "traffic", to_camel(field), what)
-                yield _at(manifest, place, str(error).removeprefix(f"{what}: "))
 
 
 def _source(manifest: Manifest, spec: CanaryRolloutSpec, presets: Iterable[Presets]) -> Iterator[Problem]:

@@ -106,15 +106,6 @@ HeaderName = Annotated[
         'a header or cookie name: use a letter, then letters, digits and "-", as in X-Tenant-ID',
     ),
 ]
-OptionalHeaderName = Annotated[
-    str,
-    Text(
-        r"^([A-Za-z][A-Za-z0-9-]{0,62})?$",
-        63,
-        'a header name: use a letter, then letters, digits and "-", as in X-Canary-Version, or "" for no header',
-        shortest=0,
-    ),
-]
 SafeValue = Annotated[
     str,
     Text(

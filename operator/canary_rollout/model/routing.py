@@ -6,7 +6,8 @@ from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
-from canary_rollout.model.fields import HeaderName, OptionalHeaderName, SafeValue, SpecModel, TenantName
+from canary_rollout.model.fields import HeaderName, SafeValue, SpecModel, TenantName
+from canary_rollout.model.headers import OwnHeaderName
 from canary_rollout.model.routers import (
     ROUTERS,
     ContourTraffic,
@@ -80,37 +81,39 @@ class Pin(SpecModel):
     stable: SafeValue = Field("never", description="Its value that asks for stable.")
 
 
-class RequestHeaders(SpecModel):
+_SAME_HEADER: Final = "cohort and version are told in different headers: rename one"
+
+
+class _Told(SpecModel):
+    """Names of two headers."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            Rule("self.cohort == '' || self.cohort.lowerAscii() != self.version.lowerAscii()", _SAME_HEADER)
+        )
+    )
+
+    cohort: OwnHeaderName = Field("X-Canary-Cohort", description='Header with the cohort; "" switches it off.')
+    version: OwnHeaderName = Field("X-Canary-Version", description='Header with the version; "" switches it off.')
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if self.cohort and self.cohort.lower() == self.version.lower():
+            raise ValueError(_SAME_HEADER)
+        return self
+
+
+class RequestHeaders(_Told):
     """What the app upstream is told about each request."""
 
-    cohort: OptionalHeaderName = Field("X-Canary-Cohort", description='Header with the cohort; "" switches it off.')
-    version: OptionalHeaderName = Field("X-Canary-Version", description='Header with the version; "" switches it off.')
     baggage: StrictBool = Field(
         default=False,
         description="true: cohort and version are added to the W3C baggage header too, so that traces can be split by them.",
     )
 
 
-class ResponseHeaders(SpecModel):
+class ResponseHeaders(_Told):
     """Names of the headers that tell the client and the app which version answered; an empty string switches one off."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel.rules(
-            Rule(
-                "self.cohort == '' || self.cohort.lowerAscii() != self.version.lowerAscii()",
-                "cohort and version are told in different headers: rename one",
-            )
-        )
-    )
-
-    cohort: OptionalHeaderName = Field("X-Canary-Cohort", description='Header with the cohort; "" switches it off.')
-    version: OptionalHeaderName = Field("X-Canary-Version", description='Header with the version; "" switches it off.')
-
-    @model_validator(mode="after")
-    def _different(self) -> Self:
-        if self.cohort and self.cohort.lower() == self.version.lower():
-            raise ValueError("cohort and version are told in different headers: rename one")
-        return self
 
 
 _ONE_ROUTER: Final = "traffic names exactly one router"
@@ -118,6 +121,20 @@ _NO_STICKY_HEADER: Final = (
     "ingressNginx decides each request by itself and cannot keep tenants by a header: remove sticky.header, or use the "
     "nginx router"
 )
+_READ_AND_WRITTEN: Final = (
+    "the header that names the tenant, or by which the client chooses, would be overwritten before the app reads it: take "
+    "another name in requestHeaders"
+)
+
+
+def _reads_no_told_header(read: str) -> str:
+    """CEL expression: the header at ``read`` (of sticky or pin) is none of ``requestHeaders``."""
+    where = read.rpartition(".")[0]
+    return (
+        f"!has({where}) || !has({read}) || !has(self.requestHeaders) || "
+        f"self.requestHeaders.cohort.lowerAscii() != {read}.lowerAscii() && "
+        f"self.requestHeaders.version.lowerAscii() != {read}.lowerAscii()"
+    )
 
 
 class Traffic(SpecModel):
@@ -134,6 +151,10 @@ class Traffic(SpecModel):
                 "!has(self.ingressNginx) || !has(self.sticky) || !has(self.sticky.header)",
                 _NO_STICKY_HEADER,
                 field=".sticky",
+            ),
+            *(
+                Rule(_reads_no_told_header(read), _READ_AND_WRITTEN, field=".requestHeaders")
+                for read in ("self.sticky.header", "self.pin.header")
             ),
         )
     )
@@ -183,6 +204,11 @@ class Traffic(SpecModel):
             raise ValueError(f"{_ONE_ROUTER} ({' or '.join(ROUTERS)}); found {' and '.join(given) or 'none'}")
         if self.ingress_nginx is not None and self.sticky is not None and self.sticky.header is not None:
             raise ValueError(_NO_STICKY_HEADER)
+        told = {self.request_headers.cohort.lower(), self.request_headers.version.lower()}
+        tenant = self.sticky.header if self.sticky is not None else None
+        choice = self.pin.header if self.pin is not None else None
+        if any(name is not None and name.lower() in told for name in (tenant, choice)):
+            raise ValueError(_READ_AND_WRITTEN)
         return self
 
     @property

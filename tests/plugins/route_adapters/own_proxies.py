@@ -67,11 +67,6 @@ def adapter(kind: str) -> Adapter:
             Refused("no way to the Services from outside", {"traffic": outside}, "no load balancer's IP address"),
             Refused("a cohort named like one of our own groups", {"stages": stages}, "group of our own"),
             Refused(
-                "a header that frames a message",
-                {"traffic": traffic(requestHeaders={"version": "Content-Length"})},
-                "meaning of its own",
-            ),
-            Refused(
                 "one pin value for both versions",
                 {"traffic": traffic(pin={"header": "X-Canary", "canary": "yes", "stable": "YES"})},
                 "both versions",

@@ -9,6 +9,23 @@ WEIGHT = "spec.stages[0].weight"
 RULE_BOUNDS = "above, below, aboveRatio, belowRatio and aboveSigma"
 GATE_BOUNDS = "max, min, maxRatio, minRatio and maxSigma"
 CHOICES = "not among the choices"
+RELIED_ON: tuple[str, ...] = (
+    *(
+        "Host",
+        "cookie",
+        "AUTHORIZATION",
+        "Content-Length",
+        "Content-Type",
+        "Connection",
+        "Transfer-Encoding",
+        "Upgrade",
+    ),
+    *("Accept", "User-Agent", "Origin", "Range", "If-None-Match", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP"),
+    *("X-Request-ID", "traceparent", "tracestate", "Baggage", "b3", "X-B3-TraceId", "grpc-timeout", "x-envoy-retry-on"),
+    *("Set-Cookie", "Location", "Cache-Control", "ETag", "Vary", "WWW-Authenticate", "Access-Control-Allow-Origin"),
+    *("Strict-Transport-Security", "Content-Security-Policy", "X-Frame-Options", "X-Accel-Redirect", "Date", "Server"),
+)
+"""Headers that an app, a client or a proxy relies on: neither version may be told under their names."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from rollouts import GONE
 
-from wrong_rollouts.bad import CHOICES, Bad, cohort
+from wrong_rollouts.bad import CHOICES, RELIED_ON, Bad, cohort
 
 BAD_WORKLOADS_AND_TRAFFIC: tuple[Bad, ...] = (
     # workload
@@ -110,6 +110,35 @@ BAD_WORKLOADS_AND_TRAFFIC: tuple[Bad, ...] = (
         "spec.traffic.responseHeaders",
         "told in different headers",
         {"traffic.responseHeaders": {"cohort": "X-V", "version": "x-v"}},
+    ),
+    Bad(
+        "one request header for both",
+        "spec.traffic.requestHeaders",
+        "told in different headers",
+        {"traffic.requestHeaders": {"cohort": "X-V", "version": "x-v"}},
+    ),
+    *(
+        Bad(
+            f"{what} in {name}",
+            f"spec.traffic.{field}.{what}",
+            "this header has a meaning of its own",
+            {f"traffic.{field}": {what: name}},
+        )
+        for field in ("requestHeaders", "responseHeaders")
+        for what in ("cohort", "version")
+        for name in RELIED_ON[what == "version" :: 2]
+    ),
+    Bad(
+        "the tenant overwritten",
+        "spec.traffic",
+        "the header that names the tenant, or by which the client chooses, would be overwritten",
+        {"traffic.sticky": {"header": "X-Tenant-ID"}, "traffic.requestHeaders": {"version": "x-tenant-id"}},
+    ),
+    Bad(
+        "the pin overwritten",
+        "spec.traffic",
+        "take another name in requestHeaders",
+        {"traffic.pin": {"header": "X-Canary"}, "traffic.requestHeaders": {"cohort": "X-Canary"}},
     ),
     Bad(
         "a response header with a blank",

@@ -120,8 +120,6 @@ def _told(where: str, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str
 
 def _upstream_headers(told: RequestHeaders) -> list[tuple[str, str]]:
     pairs = _told("traffic.requestHeaders", (("cohort", told.cohort), ("version", told.version)))
-    if told.baggage and any(name.lower() == "baggage" for name, _ in pairs):
-        raise RouterError("traffic.requestHeaders names baggage and adds to it: choose another name, or baggage: false")
     return [*pairs, ("baggage", "$canary_baggage")] if told.baggage else pairs
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from canary_rollout.model.cohorts import Cohort
+from canary_rollout.model.headers import is_reserved
 from canary_rollout.model.routing import Pin
 from canary_rollout.traffic.port import RouterError
 
@@ -21,13 +22,6 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9 ._/()-]{1,64}(\*[A-Za-z0-9 ._/()-]{1,64}){0,4}\*?")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_-]{1,64}){1,4}")
-_RESERVED_HEADERS: Final = frozenset(
-    {
-        *("connection", "content-encoding", "content-length", "content-type", "cookie", "date", "expect", "host"),
-        *("keep-alive", "location", "proxy-authenticate", "proxy-authorization", "set-cookie", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-request-id"),
-    }
-)
 
 
 EVERYONE: Final = "everyone"
@@ -69,12 +63,10 @@ def header_name(field: str, value: object) -> str:
 
 
 def own_header_name(field: str, value: object) -> str:
-    """A header's name that we may set: none that frames or routes a message."""
+    """A header's name that we may set: none that somebody else relies on."""
     name = header_name(field, value)
-    if name.lower() in _RESERVED_HEADERS:
-        raise UnsafeValueError(
-            field, value, "this header has a meaning of its own in HTTP; choose another, such as X-…"
-        )
+    if is_reserved(name):
+        raise UnsafeValueError(field, value, "this header has a meaning of its own; choose another, such as X-…")
     return name
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from fake_api import FakeApi
-from fake_api.store import _merged
+from fake_api.rows import merged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
 
 @given(OBJECTS, OBJECTS)
 def test_a_difference_applied_to_the_old_gives_the_new(old, new):
-    assert _merged(old, merge_diff(old, new)) == new
+    assert merged(old, merge_diff(old, new)) == new
 
 
 @given(OBJECTS)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fake_api.store import Event
+from fake_api.rows import Event
 from operator_world import SHOP, World
 from virtual_time import EPOCH, now
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from fake_api import FakeApi, FakeServer
-from fake_api.store import Failure
+from fake_api.rows import Failure
 
 from canary_rollout.controller.queue import Backoff
 from canary_rollout.controller.watch import KopfWatch, connection_info
@@ -46,7 +46,7 @@ class World:
 
 
 async def until(condition):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - kopf runs on real sockets and another thread
             await asyncio.sleep(0.01)
 

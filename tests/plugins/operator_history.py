@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fake_api.store import Event
+from fake_api.rows import Event
 from operator_world import SHOP, World
 from virtual_time import now
 

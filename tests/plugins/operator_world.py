@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from fake_api import Deployments, FakeApi
 from fake_api.api import Call, FakeClient
-from fake_api.store import Event
+from fake_api.rows import Event
 from operator_replica import Replica, Told
 from scripted_metrics import Numbers
 from virtual_time import Wall, api_wall, now

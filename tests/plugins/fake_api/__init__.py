@@ -2,9 +2,10 @@
 
 from fake_api.api import Call, FakeApi, FakeClient
 from fake_api.faults import Answer, Before, Drop, Hang, Killed, Match, Pass, Slow, kill_points
+from fake_api.rows import Failure
 from fake_api.server import FakeServer
 from fake_api.simulation import Deployments
-from fake_api.store import Failure, Store
+from fake_api.store import Store
 
 __all__ = [
     "Answer",

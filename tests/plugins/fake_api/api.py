@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from canary_rollout.kube.answers import error_of, watch_error
 from canary_rollout.kube.port import FIELD_MANAGER, NotFoundError, Object, Resource, UnavailableError
 from fake_api.faults import Answer, Before, Drop, Faults, Hang, Kill, Killed, Match, Rule, Slow
-from fake_api.store import Event, Failure, Store, copy
+from fake_api.rows import Event, Failure, copy
+from fake_api.store import Store
 
 
 @dataclass(frozen=True)

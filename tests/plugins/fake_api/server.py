@@ -10,7 +10,7 @@ from aiohttp import web
 
 from canary_rollout.kube.port import Resource
 from fake_api.api import Call, Dropped, FakeApi
-from fake_api.store import WITH_STATUS, Failure
+from fake_api.rows import WITH_STATUS, Failure
 
 _PATCHES = {
     "application/merge-patch+json": "merge",

@@ -6,7 +6,7 @@ import json
 
 from canary_rollout.kube.port import DEPLOYMENTS, PODS, REPLICA_SETS, Object
 from fake_api.api import FakeApi
-from fake_api.store import Event, Key
+from fake_api.rows import Event, Key
 
 HASH = "pod-template-hash"
 

@@ -1,9 +1,7 @@
 """The objects, their versions and their history: what etcd and the generic registry do in a real API server."""
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import jsonpatch
@@ -13,64 +11,20 @@ from canary_rollout.kube import port
 from canary_rollout.kube.answers import PATCH_REFUSED
 from canary_rollout.kube.port import Object, Resource
 from fake_api import ownership, selectors
-
-Key = tuple[str, str]
-
-BUILT_IN = tuple(value for value in vars(port).values() if isinstance(value, Resource))
-"""Every kind the operator knows."""
-_ROUTES = {"httproutes", "grpcroutes", "virtualservices", "virtualservers", "httpproxies"}
-_WITHOUT_STATUS = {"traefikservices", "ingressroutes"}
-WITH_STATUS = {"canaryrollouts", "deployments", "replicasets", "pods", "services", "ingresses", "namespaces", *_ROUTES}
-WITH_GENERATION = {"canaryrollouts", "deployments", "replicasets", "ingresses", *_ROUTES, *_WITHOUT_STATUS}
-
-
-class Failure(Exception):  # noqa: N818 - it is the Status object of an answer, not a bug
-    """A ``Status`` the server answers with."""
-
-    def __init__(self, code: int, reason: str, message: str, *, retry_after: int = 0, causes=()) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
-        self.retry_after, self.causes = retry_after, list(causes)
-
-    def status(self) -> Object:
-        details = {}
-        if self.causes:
-            details["causes"] = [{"field": field, "message": message} for field, message in self.causes]
-        if self.retry_after:
-            details["retryAfterSeconds"] = self.retry_after
-        return {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.message,
-            "reason": self.reason,
-            "details": details,
-            "code": self.code,
-        }
-
-
-@dataclass
-class Event:
-    """One change, as the history keeps it."""
-
-    version: int
-    resource: Resource
-    before: Object | None
-    after: Object | None
-
-
-@dataclass
-class Row:
-    """One stored object."""
-
-    obj: Object
-    owners: ownership.Owners = field(default_factory=ownership.Owners)
-
-
-def copy(obj):
-    """A deep copy of plain JSON, quicker than ``copy.deepcopy``."""
-    return json.loads(json.dumps(obj))
+from fake_api.rows import (
+    BUILT_IN,
+    WITH_GENERATION,
+    WITH_STATUS,
+    Event,
+    Failure,
+    Key,
+    Row,
+    clone,
+    copy,
+    kind_of,
+    merged,
+    specified,
+)
 
 
 class Store:
@@ -171,7 +125,7 @@ class Store:
             raise self._invalid(resource, "", [("metadata.name", "Required value: name or generateName is required")])
         key = (namespace or "", metadata["name"])
         if key in self._table(resource):
-            raise Failure(409, "AlreadyExists", f'{_kind(resource)} "{key[1]}" already exists')
+            raise Failure(409, "AlreadyExists", f'{kind_of(resource)} "{key[1]}" already exists')
         owners = ownership.Owners()
         if resource.plural in WITH_STATUS:
             obj.pop("status", None)
@@ -191,7 +145,7 @@ class Store:
         manager: str = "test",
     ) -> Object:
         row = self._row(resource, namespace, name)
-        return self._write(resource, row, _merged(copy(row.obj), body), subresource, manager)
+        return self._write(resource, row, merged(copy(row.obj), body), subresource, manager)
 
     def json_patch(
         self,
@@ -210,7 +164,7 @@ class Store:
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
             raise Failure(422, "Invalid", PATCH_REFUSED) from error
         if dry_run:
-            row = Row(copy(row.obj), _clone(row.owners))
+            row = Row(copy(row.obj), clone(row.owners))
         return self._write(resource, row, new, subresource, manager, quiet=dry_run)
 
     def replace(
@@ -263,7 +217,7 @@ class Store:
         self._fence(resource, row, body["metadata"])
         metadata = {key: value for key, value in body["metadata"].items() if key not in {"resourceVersion", "uid"}}
         applied = {**body, "metadata": metadata}
-        owners = _clone(row.owners)
+        owners = clone(row.owners)
         new = owners.apply(owner, copy(row.obj), applied, self.now())
         return self._write(resource, row, new, subresource, manager, owners=owners)
 
@@ -363,10 +317,10 @@ class Store:
                 metadata.pop(name, None)
         new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
         self._validate(resource, new)
-        if resource.plural in WITH_GENERATION and _specified(new) != _specified(old):
+        if resource.plural in WITH_GENERATION and specified(new) != specified(old):
             metadata["generation"] = before["generation"] + 1
         if owners is None:
-            owners = _clone(row.owners)
+            owners = clone(row.owners)
             owners.update((manager, "Update", subresource), old, new, self.now())
         if quiet:  # a dry run: the answer is made, nothing is stored
             new["metadata"]["managedFields"] = owners.rendered(resource.api_version)
@@ -418,42 +372,9 @@ class Store:
 
     @staticmethod
     def _missing(resource: Resource, name: str) -> Failure:
-        return Failure(404, "NotFound", f'{_kind(resource)} "{name}" not found')
+        return Failure(404, "NotFound", f'{kind_of(resource)} "{name}" not found')
 
     @staticmethod
     def _stale(resource: Resource, name: str, said: str = "") -> Failure:
         said = said or ("the object has been modified; please apply your changes to the latest version and try again")
-        return Failure(409, "Conflict", f'Operation cannot be fulfilled on {_kind(resource)} "{name}": {said}')
-
-
-def _kind(resource: Resource) -> str:
-    return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
-
-
-def _specified(obj: Object) -> Object:
-    """What the generation counts: the spec, and of a Deployment also its annotations (checked on a real one)."""
-    counted = {key: value for key, value in obj.items() if key not in {"metadata", "status"}}
-    if obj["kind"] == "Deployment":
-        counted["annotations"] = obj["metadata"].get("annotations") or {}
-    return counted
-
-
-def _clone(owners: ownership.Owners) -> ownership.Owners:
-    twin = ownership.Owners()
-    twin.fields = {owner: set(fields) for owner, fields in owners.fields.items()}
-    twin.times = dict(owners.times)
-    return twin
-
-
-def _merged(target, patch):
-    """RFC 7386."""
-    if not isinstance(patch, dict):
-        return copy(patch)
-    if not isinstance(target, dict):
-        target = {}
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        else:
-            target[key] = _merged(target.get(key), value)
-    return target
+        return Failure(409, "Conflict", f'Operation cannot be fulfilled on {kind_of(resource)} "{name}": {said}')

@@ -336,7 +336,8 @@ def _by_tenant(tick: Tick) -> Tick:
     """Where requests are counted by bucket of tenants, pods are left for latency alone: each request counts once."""
     if not any(pod.pod.startswith(TENANT_BUCKET) for pod in (*tick.canary, *tick.stable)):
         return tick
-    return replace(tick, canary=tuple(map(_timed_only, tick.canary)), stable=tuple(map(_timed_only, tick.stable)))
+    canary, stable = (tuple(map(_timed_only, pods)) for pods in (tick.canary, tick.stable))
+    return replace(tick, canary=canary, stable=stable, absent=0.0)
 
 
 def _timed_only(pod: PodCounts) -> PodCounts:

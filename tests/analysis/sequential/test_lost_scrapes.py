@@ -1,9 +1,10 @@
 """Scrapes that are lost or late: whatever order counts come in, the evidence is that of the counts."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canary_rollout.analysis.sequential import Comparison, PodCounts, Policy, RawSample, Tick
@@ -124,3 +125,102 @@ def test_a_late_scrape_alone_is_behind_by_the_ticks_it_missed():
         tracker.add(RawSample(at - 5.0, "stable", "s0", "requests", 100.0 * at))
         laid = [(pod.requests, pod.span, pod.behind) for pod in tracker.tick(at, 500).canary]
     assert laid == [(150.0, 1, 1)]
+
+
+RATE, USUAL, IN_OUTAGE = 200.0, 0.001, 0.5
+"""Requests a second of one pod, and the share of them that fails: usually, and while both versions share an outage."""
+
+
+def served(at, outage):
+    """A pod's counters: (requests, errors) since 0, with an outage between two times."""
+    begin, end = outage
+    down = min(max(at - begin, 0.0), end - begin)
+    return RATE * at, RATE * (USUAL * (at - down) + IN_OUTAGE * down)
+
+
+def shared_outage(phases, delays, outage, ticks=30, seen=lambda tick: tick):
+    """The greatest evidence there ever was against a canary that is exactly as good as stable.
+
+    Args:
+        phases: by pod (the first is the canary's), when in an interval it is scraped, 0..15 s.
+        delays: (pod, number of the scrape) -> seconds until it arrives; ``None``: lost.
+        outage: begin and end, seconds.
+        ticks: how many.
+        seen: what is made of a tick before the comparison gets it.
+    """
+    samples = []
+    for pod, phase in enumerate(phases):
+        for number in range(ticks):
+            at, late = 15.0 * number + phase, delays.get((pod, number), 0.1)
+            if late is not None:
+                arm, name = ("canary", "c0") if pod == 0 else ("stable", f"s{pod}")
+                for series, value in zip(("requests", "errors"), served(at, outage), strict=True):
+                    samples.append(RawSample(at, arm, name, series, value, created=-3600.0, arrival=at + late))
+    samples.sort(key=lambda sample: sample.arrival)
+    tracker, comparison = CounterTracker(15.0, began=0.0), Comparison(Policy())
+    for number in range(-80, 0):  # twenty minutes of independent errors: what the canary does wrong counts in full
+        past = tuple(PodCounts(f"s{pod}", 3000, 3) for pod in range(1, len(phases)))
+        comparison.history(Tick(15.0 * number, 0, (), past))
+    most = 0.0
+    for number in range(1, ticks + 1):
+        while samples and samples[0].arrival <= 15.0 * number:
+            tracker.add(samples.pop(0))
+        comparison.step(seen(tracker.tick(15.0 * number, 2000)))
+        most = max(most, comparison._errors.log_e)
+    return most
+
+
+def test_a_shared_outage_is_not_the_canarys_for_as_long_as_its_next_scrape_is_late():
+    """The canary is scraped last and shows all of the outage; what stable's pods show of it comes a tick later.
+
+    The canary's next scrape is late, so in that tick it had no request of which stable's errors could have been a part.
+    """
+    phases, outage = (14.5, 1.0, 3.0, 5.0, 7.0), (120.0, 134.0)
+    late = {(0, 9): 40.0, (0, 10): None}
+    assert shared_outage(phases, late, outage) < 1.0
+    unseen = shared_outage(phases, late, outage, seen=lambda tick: replace(tick, absent=0.0))
+    assert unseen > 20.0  # what it was worth before
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(0.1, 14.9), min_size=4, max_size=8),
+    st.floats(60.0, 330.0),
+    st.floats(5.0, 15.0),
+    st.dictionaries(
+        st.tuples(st.integers(0, 7), st.integers(0, 29)), st.one_of(st.none(), st.floats(1.0, 45.0)), max_size=60
+    ),
+)
+def test_an_outage_that_both_share_is_no_evidence_however_scrapes_are_lost_or_late(phases, begin, seconds, delays):
+    assert shared_outage(phases, delays, (begin, begin + seconds)) < 4.6
+
+
+def test_a_canary_pod_whose_scrape_is_late_is_taken_to_serve_what_it_did_until_it_arrives():
+    tracker = CounterTracker(15.0, began=0.0)
+    for at in (10.0, 25.0):
+        tracker.add(RawSample(at, "canary", "c0", "requests", 10 * at))
+        tracker.add(RawSample(at, "stable", "s0", "requests", 100 * at))
+        assert tracker.tick(at + 5.0, 500).absent == 0
+    absent = []
+    for at in (40.0, 55.0, 70.0, 85.0, 100.0):
+        tracker.add(RawSample(at, "stable", "s0", "requests", 100 * at))
+        absent.append(tracker.tick(at + 5.0, 500).absent)
+    assert absent == [150.0, 150.0, 150.0, 150.0, 0.0]  # then it is gone
+    tracker.add(RawSample(115.0, "canary", "c0", "requests", 1150.0))
+    back = tracker.tick(120.0, 500)
+    assert [(pod.requests, pod.span, pod.reckoned) for pod in back.canary] == [(900.0, 6, 150.0)]
+    assert back.absent == 0
+
+
+def test_requests_that_were_absent_are_counted_once_when_they_arrive():
+    """Evidence with a scrape that came late is in the end what it is when it came in time."""
+    late, punctual = RatioProcess(1.25), RatioProcess(1.25)
+    stable = {(1, 0): [900, 3]}
+    for process in (late, punctual):
+        process.take(Flow({(1, 0): [100, 2, 0]}, stable), 1.0, 1)
+    late.take(Flow({}, stable, absent=120.0), 1.0, 2)
+    late.take(Flow({(2, 0): [200, 0, 0]}, stable, back={(2, 0): 120.0}), 1.0, 3)
+    for _ in range(2):
+        punctual.take(Flow({(1, 0): [100, 0, 0]}, stable), 1.0, punctual.index + 1)
+    assert late.log_e == pytest.approx(punctual.log_e)
+    assert [cell.absent for cell in late.ring] == [0.0] * 3

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.bounds import log_mixture
+from canary_rollout.analysis.sequential.cells import Flow, Totals
 from canary_rollout.analysis.sequential.counts import PodCounts, Tick
-from canary_rollout.analysis.sequential.eprocess import Flow, Totals
 from canary_rollout.analysis.sequential.numbers import short, shorts
 
 ENOUGH: Final = 0.75
@@ -59,19 +59,22 @@ class Freshness:
             return False
         return sum(pod.requests / pod.span for pod in tick.stable if _later(pod, since)) >= needed
 
-    def flow(self, canary: Iterable[Counted], stable: Iterable[Counted]) -> Flow:
+    def flow(self, canary: Iterable[Counted], stable: Iterable[Counted], absent: float = 0.0) -> Flow:
         """Return what arrived, by the number of ticks it covers."""
         ours: dict[tuple[int, int], list[float]] = {}
         theirs: dict[tuple[int, int], list[float]] = {}
+        back: dict[tuple[int, int], float] = {}
         for pod, requests, bad in canary:
             counts = ours.setdefault((pod.span, pod.behind), [0.0, 0.0, 0.0])
             counts[0] += requests
             counts[1 if pod.span == 1 and not pod.behind and pod.pod in self.early else 2] += bad
+            if pod.reckoned:
+                back[pod.span, pod.behind] = back.get((pod.span, pod.behind), 0.0) + pod.reckoned
         for pod, requests, bad in stable:
             counts = theirs.setdefault((pod.span, pod.behind), [0.0, 0.0])
             counts[0] += requests
             counts[1] += bad
-        return Flow(ours, theirs)
+        return Flow(ours, theirs, absent, back)
 
     def state(self) -> list[Any]:
         """Return the state as JSON, rounded; this object goes on with the rounded numbers."""
@@ -94,10 +97,14 @@ def merged(pods: tuple[PodCounts, ...]) -> tuple[PodCounts, ...]:
         return pods
     sums: dict[int, list[float]] = {}
     for pod in pods:
-        total = sums.setdefault(pod.span, [0.0, 0.0])
+        total = sums.setdefault(pod.span, [0.0, 0.0, 0.0])
         total[0] += pod.requests
         total[1] += pod.errors
-    return tuple(PodCounts("all", requests, errors, span=span) for span, (requests, errors) in sums.items())
+        total[2] += pod.reckoned
+    return tuple(
+        PodCounts("all", requests, errors, span=span, reckoned=reckoned)
+        for span, (requests, errors, reckoned) in sums.items()
+    )
 
 
 def not_shared(  # noqa: PLR0917 - the facts of one question

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from math import exp, inf, log, log1p, sqrt
 from typing import Final
 
-from canary_rollout.analysis.sequential.eprocess import RATIOS, Totals
+from canary_rollout.analysis.sequential.cells import Totals
+from canary_rollout.analysis.sequential.eprocess import RATIOS
 
 _BETTER: Final = (0.93, 0.85, 0.75, 0.6, 0.45, 0.3, 0.15, 0.04)
 """Shares of the tested error rate that the mixture of the upper bound believes in."""

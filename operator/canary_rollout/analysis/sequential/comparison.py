@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.sequential.arrivals import Freshness, merged, not_shared
+from canary_rollout.analysis.sequential.cells import Totals
 from canary_rollout.analysis.sequential.counts import Tick
 from canary_rollout.analysis.sequential.dispersion import Dispersion
-from canary_rollout.analysis.sequential.eprocess import RESTART_EVERY, RatioProcess, Totals
+from canary_rollout.analysis.sequential.eprocess import RESTART_EVERY, RatioProcess
 from canary_rollout.analysis.sequential.latency import LatencyTest
 from canary_rollout.analysis.sequential.limit import LimitProcess
 from canary_rollout.analysis.sequential.policy import Policy, Test
@@ -120,10 +121,11 @@ class Comparison:
         if tick.weight >= FULL:  # stable gets nothing; what it still reports is from before
             self._alone_until = index + _AFTER_FULL
         if index <= self._alone_until:
-            tick = replace(tick, canary=(), stable=())
+            tick = replace(tick, canary=(), stable=(), absent=0.0)
         flow = self._freshness.flow(
             [(pod, pod.requests, pod.errors) for pod in tick.canary],
             [(pod, pod.requests, pod.errors) for pod in tick.stable],
+            tick.absent,
         )
         self._errors.take(flow, phi, self._freshness.released, odds_floor)
         self._latency.take(tick, self._freshness)

@@ -54,6 +54,7 @@ class PodCounts:
         timed: requests that ``slow`` is a part of; ``None``: ``requests``.
         span: ticks that the increments cover: 1, or more after missed scrapes.
         behind: ticks between the last one they cover and this one: 0, or more when a scrape arrived late.
+        reckoned: requests per tick that were laid to its account (``Tick.absent``) while nothing of it had arrived.
         scraped_at: when the values were scraped, POSIX seconds; ``None`` where only the time of the query is known.
     """
 
@@ -65,6 +66,7 @@ class PodCounts:
     span: int = 1
     scraped_at: float | None = None
     behind: int = 0
+    reckoned: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Tick:
         gauges: by name, version (``canary`` or ``stable``) and pod, the latest value.
         complete: ``False`` when the source of the samples did not answer; then nothing here counts.
         sticky: whether tenants or users stay with a version, so that buckets of tenants are what is independent.
+        absent: requests that the canary's pods of which nothing has arrived for this tick will have had, by their last rate.
     """
 
     at: float
@@ -88,3 +91,4 @@ class Tick:
     gauges: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     complete: bool = True
     sticky: bool = False
+    absent: float = 0.0

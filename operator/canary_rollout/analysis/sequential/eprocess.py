@@ -10,11 +10,12 @@ Lindon & Malek, "Anytime-valid inference for multinomial count data" (2022).
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Any, Final
 
+from canary_rollout.analysis.sequential.cells import Block, Cell, Flow, Start, Totals
 from canary_rollout.analysis.sequential.numbers import count_shorts, log_shorts, shorts
 
 RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
@@ -33,96 +34,6 @@ _NOTHING: Final = -30.0
 _BET_DELAY: Final = 1
 _SMALL_DISPERSION: Final = 1.3
 _BLOCK_DISPERSIONS: Final = 3.0
-
-
-@dataclass(slots=True)
-class Cell:
-    """One tick's counts.
-
-    Attributes:
-        gain: what it has added to the mixture's members so far; ``None``: nothing, or (when ``sealed``) what ``n1`` to
-            ``e2`` are worth.
-        held: the same without the canary's bad requests.
-        sealed: its gain was left out of a checkpoint.
-    """
-
-    index: int
-    odds_floor: float
-    n1: float = 0.0
-    e1: float = 0.0
-    n2: float = 0.0
-    e2: float = 0.0
-    gain: list[float] | None = None
-    held: list[float] | None = None
-    sealed: bool = False
-
-    def odds(self, tolerance: float) -> float:
-        """Odds that a bad request is the canary's, if the canary is just tolerable."""
-        if self.n2 <= 0:
-            return inf
-        return max(tolerance * self.n1 / self.n2, self.odds_floor)
-
-
-@dataclass(slots=True)
-class Start:
-    """The evidence since one point of time.
-
-    Attributes:
-        number: restarts before it; 0 is the beginning.
-        after: index of the last cell that is not in it.
-        logs: logarithms of the mixture's members, not yet divided by the dispersion.
-        bets: logarithms of the bets' capitals.
-        base: totals (n1, e1, n2, e2) when it began.
-        value: evidence of this start alone.
-    """
-
-    number: int
-    after: int
-    logs: list[float]
-    bets: list[float]
-    base: tuple[float, float, float, float]
-    value: float = 1.0
-    betting: float = 1.0
-
-    @property
-    def weight(self) -> float:
-        """Its share of all evidence."""
-        return 0.5 if self.number == 0 else 0.5 / (self.number * (self.number + 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """What arrived in one tick, by the number of ticks it covers (1 unless scrapes were lost).
-
-    Attributes:
-        canary: (span, behind) -> requests, bad requests that count now, bad requests that wait.
-        stable: (span, behind) -> requests, bad requests.
-    """
-
-    canary: Mapping[tuple[int, int], Sequence[float]]
-    stable: Mapping[tuple[int, int], Sequence[float]]
-
-
-@dataclass(slots=True)
-class _Block:
-    """Ticks that are one bet."""
-
-    first: int = -1
-    n1: float = 0.0
-    e1: float = 0.0
-    n2: float = 0.0
-    e2: float = 0.0
-    odds_floor: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Counts since some point of time: requests and bad requests of the canary (1) and of stable (2)."""
-
-    n1: float = 0.0
-    e1: float = 0.0
-    n2: float = 0.0
-    e2: float = 0.0
 
 
 @dataclass(slots=True)
@@ -150,7 +61,7 @@ class RatioProcess:
     log_e: float = 0.0
     phi: float = 1.0
     waiting: list[list[float]] = field(default_factory=list)
-    _block: _Block = field(default_factory=_Block)
+    _block: Block = field(default_factory=Block)
     _log_ratios: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -183,7 +94,7 @@ class RatioProcess:
             odds_floor: least odds that a bad request is the canary's, from what its tenants did on stable.
         """
         self.index += 1
-        self.ring.append(Cell(self.index, odds_floor))
+        self.ring.append(Cell(self.index, odds_floor, absent=flow.absent))
         dirty = self._spread(flow)
         dirty |= self._release(released)
         changed = self._gain(cell for cell in self.ring if cell.index in dirty)
@@ -215,7 +126,11 @@ class RatioProcess:
         return Start(number, self.index, [0.0] * len(self.ratios), [0.0] * len(self.bets), tuple(self.totals))  # type: ignore[arg-type]  # four
 
     def _spread(self, flow: Flow) -> set[int]:
-        """Put what arrived where it belongs: evenly over the ticks it covers; the canary's bad ones into the first."""
+        """Put what arrived into the ticks it covers: requests evenly, bad ones where they speak least for evidence.
+
+        Nobody knows in which of them requests failed. So the canary's are laid to the first tick and stable's to the
+        last one: a start in between counts stable's part of an outage that both share, and not the canary's.
+        """
         ring, totals, dirty = self.ring, self.totals, set()
         for (span, behind), (requests, now, waiting) in flow.canary.items():
             covered = _covered(ring, span, behind)
@@ -228,13 +143,17 @@ class RatioProcess:
             self._count(first, now)
             if waiting:
                 self.waiting.append([self.index, first.index, waiting])
+        for (span, behind), requests in flow.back.items():
+            for cell in _covered(ring, span, behind):
+                if cell.index < self.index:
+                    cell.absent = max(cell.absent - requests, 0.0)
         for (span, behind), (requests, bad) in flow.stable.items():
             covered = _covered(ring, span, behind)
             for cell in covered:
                 self._touch(cell)
                 cell.n2 += requests / len(covered)
-                cell.e2 += bad / len(covered)
                 dirty.add(cell.index)
+            covered[-1].e2 += bad
             totals[2] += requests
             totals[3] += bad
         return dirty
@@ -315,7 +234,7 @@ class RatioProcess:
         cell, block = self.ring[-1 - _BET_DELAY], self._block
         if block.first < 0:
             block.first = cell.index
-        block.n1 += cell.n1
+        block.n1 += cell.n1 + cell.absent
         block.e1 += cell.e1
         block.n2 += cell.n2
         block.e2 += cell.e2
@@ -325,10 +244,10 @@ class RatioProcess:
             # A burst that two blocks share would win two bets: wait for its end, for at most as long again.
             if block.n1 < least or (cell.e1 > 0 and block.n1 < 2 * least):
                 return False
-        self._block = _Block()
+        self._block = Block()
         return self._settle(block)
 
-    def _settle(self, block: _Block) -> bool:
+    def _settle(self, block: Block) -> bool:
         if block.n1 <= 0 or block.n2 <= 0 or block.e1 + block.e2 <= 0:
             return False
         odds = max(self.tolerance * block.n1 / block.n2, block.odds_floor)
@@ -365,18 +284,20 @@ class RatioProcess:
             start.base = tuple(count_shorts(start.base))  # type: ignore[assignment]  # four
         self.totals = count_shorts(self.totals)
         for cell in self.ring:
-            cell.n1, cell.e1, cell.n2, cell.e2 = count_shorts((cell.n1, cell.e1, cell.n2, cell.e2))
+            numbers = (cell.n1, cell.e1, cell.n2, cell.e2, cell.absent)
+            cell.n1, cell.e1, cell.n2, cell.e2, cell.absent = count_shorts(numbers)
             cell.gain = cell.held = None  # reckoned again from these, as a restored process will
             cell.sealed = True
         self.waiting = [shorts(entry) for entry in self.waiting if entry[2] > 0]
         block = self._block
-        self._block = _Block(block.first, *shorts((block.n1, block.e1, block.n2, block.e2, block.odds_floor)))
+        self._block = Block(block.first, *shorts((block.n1, block.e1, block.n2, block.e2, block.odds_floor)))
         self._sum()
         return {
             "i": self.index,
             "t": list(self.totals),
             "c": [[cell.n1, cell.e1, cell.n2, cell.e2] for cell in self.ring],
             "o": [cell.odds_floor for cell in self.ring] if any(cell.odds_floor for cell in self.ring) else [],
+            "a": [cell.absent for cell in self.ring] if any(cell.absent for cell in self.ring) else [],
             "w": [list(entry) for entry in self.waiting],
             "s": [[start.number, start.after, *start.base, start.logs, start.bets] for start in self.starts],
             "j": self.latest,
@@ -406,10 +327,11 @@ class RatioProcess:
         first = made.index - len(raw["c"]) + 1
         for offset, (n1, e1, n2, e2) in enumerate(raw["c"]):
             floor = raw["o"][offset] if raw["o"] else 0.0
-            made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2, sealed=True))
+            absent = raw["a"][offset] if raw.get("a") else 0.0
+            made.ring.append(Cell(first + offset, floor, n1, e1, n2, e2, absent, sealed=True))
         made.latest, made.phi = int(raw["j"]), float(raw["f"])
         made.waiting = [[float(x) for x in entry] for entry in raw["w"]]
-        made._block = _Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
+        made._block = Block(int(raw["b"][0]), *(float(x) for x in raw["b"][1:]))
         made._sum()
         return made
 

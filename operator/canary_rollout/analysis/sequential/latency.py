@@ -9,9 +9,10 @@ from math import exp, log
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.arrivals import Freshness
+from canary_rollout.analysis.sequential.cells import Totals
 from canary_rollout.analysis.sequential.counts import PodCounts, Tick
 from canary_rollout.analysis.sequential.dispersion import Dispersion
-from canary_rollout.analysis.sequential.eprocess import RatioProcess, Totals
+from canary_rollout.analysis.sequential.eprocess import RatioProcess
 from canary_rollout.analysis.sequential.numbers import short, shorts
 
 MOST_EDGES: Final = 5
@@ -92,7 +93,7 @@ class LatencyTest:
         """Take in one tick."""
         self.stage_requests += sum(_timed(pod) for pod in tick.canary if pod.slow)
         for edge, process in self.processes.items():
-            flow = freshness.flow(_counted(tick.canary, edge), _counted(tick.stable, edge))
+            flow = freshness.flow(_counted(tick.canary, edge), _counted(tick.stable, edge), tick.absent)
             process.take(flow, self._spread[edge].phi, freshness.released)
 
     def restart(self) -> None:

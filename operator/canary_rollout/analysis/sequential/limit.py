@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import exp, log, log1p
 from typing import Any, Final
 
-from canary_rollout.analysis.sequential.eprocess import Totals
+from canary_rollout.analysis.sequential.cells import Totals
 from canary_rollout.analysis.sequential.numbers import log_shorts, short, shorts
 
 MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)

@@ -6,8 +6,9 @@ from typing import Final
 
 from canary_rollout.analysis.sequential import wording
 from canary_rollout.analysis.sequential.bounds import upper_error_rate, worse_by
+from canary_rollout.analysis.sequential.cells import Totals
 from canary_rollout.analysis.sequential.counts import Tick
-from canary_rollout.analysis.sequential.eprocess import RatioProcess, Totals
+from canary_rollout.analysis.sequential.eprocess import RatioProcess
 from canary_rollout.analysis.sequential.latency import LatencyTest
 from canary_rollout.analysis.sequential.limit import LimitProcess
 from canary_rollout.analysis.sequential.policy import Policy, Test

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
+from canary_rollout.analysis.sequential.cells import Totals
 from canary_rollout.analysis.sequential.counts import Tick
-from canary_rollout.analysis.sequential.eprocess import Totals
 from canary_rollout.analysis.sequential.numbers import shorts
 from canary_rollout.model.units import FULL
 

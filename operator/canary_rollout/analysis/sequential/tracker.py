@@ -10,11 +10,24 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Final
 
-from canary_rollout.analysis.sequential.counts import BUCKET, ERRORS, GAUGE, REQUESTS, Arm, PodCounts, RawSample, Tick
+from canary_rollout.analysis.sequential.counts import (
+    BUCKET,
+    ERRORS,
+    GAUGE,
+    REQUESTS,
+    TENANT_BUCKET,
+    Arm,
+    PodCounts,
+    RawSample,
+    Tick,
+)
 from canary_rollout.model.units import FULL
 
 LONGEST_SPAN: Final = 8
 """Ticks over which an increment is spread at most."""
+
+LONGEST_ABSENCE: Final = 4
+"""Ticks for which a canary pod of which nothing arrives is taken to serve what it did; then it is taken to be gone."""
 
 STALE_INTERVALS: Final = 3.0
 """A gauge's value that is older than this many intervals is left out."""
@@ -51,6 +64,9 @@ class _Pod:
     slow: dict[float, float] = field(default_factory=dict)
     news: bool = False
     tick: int = 0
+    behind: int = 0
+    rate: float = 0.0
+    reckoned: float = 0.0
     gauges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -155,7 +171,10 @@ class CounterTracker:
             arms[pod.arm].append(self._take(pod))
         self._forget(at)
         complete = complete and not self._silent(at, weight)
-        return Tick(at, weight, tuple(arms["canary"]), tuple(arms["stable"]), self._gauges(at), complete, sticky)
+        absent = self._absent() if fresh else 0.0
+        return Tick(
+            at, weight, tuple(arms["canary"]), tuple(arms["stable"]), self._gauges(at), complete, sticky, absent
+        )
 
     def _silent(self, at: float, weight: int) -> bool:
         """Return whether a version that should be serving was scraped before and is not any more."""
@@ -198,10 +217,27 @@ class CounterTracker:
             span,
             pod.settled if self._scrape_times else None,
             behind,
+            pod.reckoned,
         )
+        pod.behind, pod.rate, pod.reckoned = behind, pod.requests / span, 0.0
         pod.requests = pod.errors = pod.timed = 0.0
         pod.slow, pod.news, pod.tick, pod.taken = {}, False, self._ticks, pod.settled
         return counts
+
+    def _absent(self) -> float:
+        """Return the requests of this tick that the canary's pods will have had whose scrapes of it are still to come.
+
+        Without them stable's bad requests of this tick would cost the canary nothing, though its own of the tick before
+        count: an outage that both share would be the canary's for as long as its next scrape is late.
+        """
+        total = 0.0
+        for pod in self._pods.values():
+            if pod.arm == "canary" and pod.rate and not pod.name.startswith(TENANT_BUCKET):
+                gone = self._ticks - pod.tick
+                if (gone == 0 and pod.behind) or 0 < gone <= LONGEST_ABSENCE:
+                    pod.reckoned = pod.rate
+                    total += pod.rate
+        return total
 
     def _covered(self, pod: _Pod) -> int:
         """Ticks that lie between the scrapes of this and the last increment: more than passed, when a late one came first."""

@@ -2,7 +2,7 @@
 
 from math import ceil, floor, log10
 
-from canary_rollout.analysis.sequential.eprocess import Totals
+from canary_rollout.analysis.sequential.cells import Totals
 
 
 def count(value: float) -> str:

@@ -2,6 +2,12 @@
 
 import asyncio
 
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 # looptime asks for the current loop before plain tests too, and Python 3.11 makes one when none was ever set: it would be
 # left behind and reported (as an unclosed loop) in whatever test the garbage collector runs.
 asyncio.set_event_loop(None)

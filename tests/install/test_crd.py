@@ -124,7 +124,9 @@ async def test_no_hostile_string_is_stored(create, at, path, beside):
     await asyncio.gather(*(refused(hostile) for hostile in every))
 
 
-SAME_SERVER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SAME_SERVER = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @SAME_SERVER

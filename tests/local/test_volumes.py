@@ -22,7 +22,9 @@ def shown(directory):
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
 @given(payloads=st.lists(PAYLOADS, min_size=1, max_size=5))
 def test_a_volume_shows_exactly_the_last_payload(tmp_path_factory, payloads):
     directory = tmp_path_factory.mktemp("volume")

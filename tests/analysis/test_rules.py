@@ -98,6 +98,13 @@ def test_a_series_that_stable_has_and_the_canary_dropped_is_no_data():
     assert verdict.lack is Lack.NO_DATA
 
 
+def test_a_series_that_this_version_gave_up_says_the_way_out_and_a_rule_that_is_off_asks_for_it_no_more():
+    verdict, _ = judge(rule(preset="latency-p99"), latency_p99=pair(0.2, None))
+    assert "if this version no longer has it, enabled: false on this rule goes on without" in verdict.message
+    verdict, _ = judge(rule(preset="latency-p99", enabled=False), latency_p99=pair(0.2, None))
+    assert (verdict.lack, verdict.message) == (Lack.NOT_APPLICABLE, f"{verdict.rule}: switched off (enabled: false)")
+
+
 def test_a_request_count_that_is_gone_is_no_data():
     verdict, _ = judge(rule(), SEEN, error_rate=pair(None, None), requests=pair(None, None))
     assert (verdict.lack, verdict.outcome) == (Lack.NO_DATA, Outcome.NONE)

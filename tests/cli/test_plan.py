@@ -71,7 +71,7 @@ def test_a_sticky_rollout_is_told_what_its_share_means(plan):
     sticky = {"nginx": {"service": "edge"}, "sticky": {"header": "X-Tenant-ID"}}
     text = " ".join(plan("--rps", "50", traffic=sticky).stdout.split())
     assert "the share is one of tenants" in text
-    assert "Source app does not count by tenant: the comparison pauses" in text
+    assert "Source app does not count by tenant (metrics.source: agent does): the comparison pauses" in text
 
 
 def test_a_weight_the_router_cannot_express_ends_with_one(plan):

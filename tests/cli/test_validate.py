@@ -302,6 +302,39 @@ def test_a_header_that_frames_a_message_is_not_given_to_the_version(check, route
     assert "choose another" in result.said
 
 
+STICKY = "    nginx: {service: edge}\n    sticky: {header: X-Tenant-ID}\n"
+COUNTED = 'monitoring:9090", source: agent'
+
+
+@pytest.mark.parametrize(
+    ("traffic", "metrics", "said"),
+    [
+        (STICKY, 'monitoring:9090"', "source app does not count by tenant (metrics.source: agent does)"),
+        (STICKY, COUNTED + ", history: 4m", "metrics.history 4m leaves the tenants less than 5m of past on stable"),
+        (STICKY.replace("nginx", "envoy"), COUNTED, "envoy does not count by tenant"),
+        (STICKY, COUNTED, ""),
+    ],
+)
+def test_a_sticky_rollout_whose_tenants_nobody_counts_is_warned_of(check, traffic, metrics, said):
+    text = GOOD.replace("    nginx: {service: edge}\n", traffic).replace('monitoring:9090"', metrics)
+    result = check(text)
+    assert result.exit_code == 0
+    assert result.found == ([(11, "spec.traffic.sticky", True)] if said else [])
+    assert said in result.said
+    if said:
+        assert "pauses instead of rolling back" in result.said
+        meant = text.replace("  stages:", "  analysis: {actions: {errors: Pause}}\n  stages:")
+        assert check(meant).found == []
+        assert check(text, args=["--strict"]).exit_code == 1
+
+
+def test_the_least_past_of_tenants_is_that_of_the_operator():
+    from canary_rollout.controller.comparing import FEWEST_OF_TENANTS, HISTORY_STEP
+    from canary_rollout.model.metrics import LEAST_OF_TENANTS
+
+    assert LEAST_OF_TENANTS == FEWEST_OF_TENANTS * HISTORY_STEP
+
+
 def test_a_source_of_ones_own_that_no_set_has_is_said(check):
     result = check(GOOD.replace('monitoring:9090"}', 'monitoring:9090", source: custom/exporter}'))
     assert result.found == [(11, "spec.metrics.source", True)]

@@ -26,6 +26,9 @@ from canary_rollout.model.units import FULL, format_duration, format_number
 _LEAST_SPREAD: Final = 0.05
 """Of the baseline's value: what never varied is not taken for exact."""
 
+_GONE_FOR_GOOD: Final = "; if this version no longer has it, enabled: false on this rule goes on without"
+"""The way out that only a person can take: an outage and a series that was given up look the same."""
+
 _PAST: Final = {
     BaselineFrom.BEFORE_ROLLOUT: "before the rollout",
     BaselineFrom.SAME_HOUR: "at this hour of the last days",
@@ -184,7 +187,8 @@ class Judge:
         if not self._seen_anywhere(measure):
             return nothing(Lack.NOT_APPLICABLE, f"{what} {how}; this app has never had one", requests)
         lack = Lack.NO_DATA if self._needs_requests(measure) else Lack.NOT_ENOUGH
-        return nothing(lack, f"{what} {how} for the canary, though stable has one", requests)
+        out = _GONE_FOR_GOOD if lack is Lack.NO_DATA and isinstance(measure, HaltRule) else ""
+        return nothing(lack, f"{what} {how} for the canary, though stable has one{out}", requests)
 
     # -- the kinds of bound ------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from canary_rollout.cli.manifest import Manifest, Place
-from canary_rollout.cli.offline import inexpressible, router_of, router_problems
+from canary_rollout.cli.offline import inexpressible, router_of, router_problems, uncounted_tenants
 from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.port import CANARY_ROLLOUTS
 from canary_rollout.metrics.presets import CUSTOM, Presets, known_measures
@@ -83,6 +83,7 @@ def examine(
         found += [
             *_switched_off(manifest, spec),
             *_source(manifest, spec, presets),
+            *_sticky(manifest, spec),
         ]
         spec = _with_sets(manifest, spec, sets or {}, found)
         found += _never(manifest, spec)
@@ -301,6 +302,18 @@ def _source(manifest: Manifest, spec: CanaryRolloutSpec, presets: Iterable[Prese
     else:
         words = f"no set has source {source}, unless the operator's --presets-dir does: name its ConfigMap in metrics.presets"
     yield _at(manifest, ("spec", "metrics", "source"), words, warning=True)
+
+
+def _sticky(manifest: Manifest, spec: CanaryRolloutSpec) -> Iterator[Problem]:
+    """A comparison that is to roll back and can only pause."""
+    lack = uncounted_tenants(spec)
+    if not lack or not spec.analysis.enabled or spec.analysis.actions.errors is not Action.ROLLBACK:
+        return
+    words = (
+        f"{lack}, and one tenant who always fails would look like a broken version: the comparison's error test pauses "
+        "instead of rolling back (docs/stickiness.md). If that is meant, say analysis.actions.errors: Pause"
+    )
+    yield _at(manifest, ("spec", "traffic", "sticky"), words, warning=True)
 
 
 def _close(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -10,9 +10,10 @@ from canary_rollout.cli.errors import CliError, Exit
 from canary_rollout.cli.manifest import Manifest
 from canary_rollout.kube.port import KubeApi, Object, Resource
 from canary_rollout.model.explain import located_problems, path_of, validation_problems
+from canary_rollout.model.metrics import LEAST_OF_TENANTS
 from canary_rollout.model.route import Capabilities
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage
-from canary_rollout.model.units import FULL, format_weight
+from canary_rollout.model.units import FULL, format_duration, format_weight
 from canary_rollout.traffic.port import Router, RouterContext
 from canary_rollout.traffic.registry import router_for
 
@@ -35,6 +36,20 @@ class _NoCluster:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise CliError(f"this is looked at without a cluster, and the router asked for {name}")
+
+
+def uncounted_tenants(spec: CanaryRolloutSpec) -> str:
+    """Why nothing is known of the past of the tenants of a sticky stage, so that its error test pauses; empty if it is."""
+    if spec.traffic.sticky is None:
+        return ""
+    if spec.traffic.nginx is None:
+        return f"{spec.traffic.router} does not count by tenant (our nginx does)"
+    if spec.metrics.source != "agent":
+        return f"source {spec.metrics.source} does not count by tenant (metrics.source: agent does)"
+    if spec.metrics.history < LEAST_OF_TENANTS:
+        least, given = format_duration(LEAST_OF_TENANTS), format_duration(spec.metrics.history)
+        return f"metrics.history {given} leaves the tenants less than {least} of past on stable"
+    return ""
 
 
 def router_of(spec: CanaryRolloutSpec, namespace: str, name: str) -> Router:

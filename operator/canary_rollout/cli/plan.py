@@ -186,6 +186,7 @@ def _data(found: "Plan", refused: list[str]) -> dict[str, Any]:
 
 
 def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan", refused: list[str]) -> None:
+    from canary_rollout.cli.offline import uncounted_tenants
     from canary_rollout.cli.render import grid
     from canary_rollout.cli.view import about
     from canary_rollout.model.units import format_duration, format_weight
@@ -218,15 +219,11 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
         "are ruled out when the hold ends and nothing was found."
     )
     if spec.traffic.sticky is not None:
-        counted = spec.metrics.source == "agent"
+        lack = uncounted_tenants(spec)
         console.print(
             "Tenants are kept on a version, so the share is one of tenants, and a few heavy ones can make it much more of the "
             "requests (`kubectl canary cohort` shows whom)."
-            + (
-                ""
-                if counted
-                else f" Source {spec.metrics.source} does not count by tenant: the comparison pauses instead of rolling back."
-            )
+            + (f" {lack[0].upper()}{lack[1:]}: the comparison pauses instead of rolling back." if lack else "")
         )
     if not spec.analysis.enabled:
         console.print("The comparison with stable is off (analysis.enabled): only halt rules and gates judge.")

@@ -28,6 +28,8 @@ SOURCES: Final = (
 MOST_SERVERS: Final = 8
 MOST_HEADERS: Final = 16
 MOST_PRESET_SETS: Final = 8
+LEAST_OF_TENANTS: Final = 300.0
+"""Seconds of stable's past below which the tenants of a sticky stage have none that is worth something."""
 
 SourceName = Annotated[
     str,

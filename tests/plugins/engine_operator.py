@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.readings import EMPTY, Pair, Reading, Samples, keys_needed
 from canary_rollout.analysis.rules import assess
+from canary_rollout.cli.instant import Instant, at_rest
 from canary_rollout.engine.decide import decide
-from canary_rollout.engine.decision import CopyTemplate, HoldPause, Lower, Raise, ReleasePause
+from canary_rollout.engine.decision import CopyTemplate
 from canary_rollout.engine.draft import stages_of
 from canary_rollout.engine.observation import Observation, VersionView
 from canary_rollout.engine.report import Facts, report
 from canary_rollout.model.commands import read_commands
-from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.workloads.view import deployment_revision, selector_labels
@@ -38,8 +38,7 @@ class EngineOperator:
     rollout: dict
     stable: dict
     canary: dict
-    route: RouteView | None = None
-    paused: bool = False
+    cluster: Instant = field(default_factory=lambda: Instant("njs"))
     running: str = ""
     canary_numbers: dict = field(default_factory=lambda: dict(GOOD))
     evidence: Evidence = field(default_factory=Evidence)
@@ -48,7 +47,7 @@ class EngineOperator:
         """Decide until nothing is due any more."""
         for _ in range(50):
             decision = self._once(now)
-            if not decision.actions and (decision.wake_at is None or decision.wake_at > now):
+            if at_rest(decision, now):
                 return
         raise AssertionError(f"did not come to rest: {decision.message}")
 
@@ -62,7 +61,7 @@ class EngineOperator:
         seen = Observation(
             stable=VersionView(True, deployment_revision(self.stable, labels, ()), 2, 2, observed=True, settled=True),
             canary=self._canary(labels),
-            route=self.route,
+            route=self.cluster.route,
             assessment=assessment,
             commands=tuple(command for command in commands if status.consumed.get(command.verb) != command.id),
         )
@@ -72,7 +71,7 @@ class EngineOperator:
         if decision.restart_evidence:
             self.evidence, assessment = self.evidence.restarted(now), None
         generation = self.rollout["metadata"]["generation"]
-        facts = Facts(spec, generation, self.route, assessment, self.evidence.to_dict(), now)
+        facts = Facts(spec, generation, self.cluster.route, assessment, self.evidence.to_dict(), now)
         self.rollout["status"] = report(status, decision, facts).to_dict()
         return decision
 
@@ -96,33 +95,15 @@ class EngineOperator:
     def _canary(self, labels):
         """The canary; its pods are of the newest template unless the Deployment is paused."""
         revision = deployment_revision(self.canary, labels, ())
-        if not self.paused:
+        if not self.cluster.paused:
             self.running = revision
         settled = self.running == revision
-        return VersionView(
-            True, revision, 2, 2, observed=True, settled=settled, paused=self.paused, paused_by_us=self.paused
-        )
+        held = self.cluster.paused
+        return VersionView(True, revision, 2, 2, observed=True, settled=settled, paused=held, paused_by_us=held)
 
     def _do(self, action, now):
-        match action:
-            case Lower(route) | Raise(route, _):
-                version = str(int(self.route.resource_version) + 1 if self.route else 1)
-                self.route = RouteView(
-                    weight=route.weight,
-                    revision=route.revision,
-                    cohort=route.cohort,
-                    confirmed=True,
-                    confirmed_at=now,
-                    pending="",
-                    latch=route.latch,
-                    contested_by="",
-                    resource_version=version,
-                    mode="njs",
-                )
-            case HoldPause() | ReleasePause():
-                self.paused = isinstance(action, HoldPause)
-            case CopyTemplate():
-                containers = self.canary["spec"]["template"]["spec"]["containers"]
-                self.stable["spec"]["template"]["spec"]["containers"] = [dict(container) for container in containers]
-            case other:
-                raise AssertionError(f"not foreseen here: {other}")
+        if self.cluster.do(action, now):
+            return
+        assert isinstance(action, CopyTemplate), f"not foreseen here: {action}"
+        containers = self.canary["spec"]["template"]["spec"]["containers"]
+        self.stable["spec"]["template"]["spec"]["containers"] = [dict(container) for container in containers]

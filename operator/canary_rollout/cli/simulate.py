@@ -11,15 +11,15 @@ from canary_rollout.analysis.rules import assess
 from canary_rollout.analysis.verdict import Assessment, Outcome, Verdict
 from canary_rollout.cli.errors import CliError
 from canary_rollout.cli.history import Past
+from canary_rollout.cli.instant import Instant, at_rest
 from canary_rollout.controller import comparing
 from canary_rollout.engine.decide import decide
-from canary_rollout.engine.decision import CopyTemplate, Decision, HoldPause, Lower, Raise, ReleasePause
+from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.draft import stages_of
 from canary_rollout.engine.observation import Observation, VersionView
 from canary_rollout.model.commands import Command, Verb
 from canary_rollout.model.conditions import Phase
 from canary_rollout.model.presets import TRAFFIC_SHARE
-from canary_rollout.model.route import RouteView
 from canary_rollout.model.spec import CanaryRolloutSpec, Stage
 from canary_rollout.model.status import RolloutState
 from canary_rollout.model.units import format_weight
@@ -74,8 +74,7 @@ class Simulation:
     running: comparing.Running | None = None
     events: list[Event] = field(default_factory=list)
     history: tuple[CounterReadings, ...] = ()
-    _route: RouteView | None = None
-    _paused: bool = False
+    _cluster: Instant = field(default_factory=lambda: Instant("backtest"))
     _appeared: bool = False
     _failing: frozenset[str] = frozenset()
     _message: str = ""
@@ -143,7 +142,7 @@ class Simulation:
             decision = self._decide(now, assessment)
             if decision.restart_evidence:
                 assessment = None
-            if self.over or (not decision.actions and (decision.wake_at is None or decision.wake_at > now)):
+            if self.over or at_rest(decision, now):
                 return
         raise CliError(f"the engine did not come to rest at {now:.0f}: {self._message}")
 
@@ -152,9 +151,11 @@ class Simulation:
         seen = Observation(
             stable=_version(STABLE),
             canary=replace(
-                _version(CANARY if self._appeared else STABLE), paused=self._paused, paused_by_us=self._paused
+                _version(CANARY if self._appeared else STABLE),
+                paused=self._cluster.paused,
+                paused_by_us=self._cluster.paused,
             ),
-            route=self._route,
+            route=self._cluster.route,
             assessment=assessment,
             commands=tuple(self._commands(now)),
             failing_before=self._failing,
@@ -162,7 +163,7 @@ class Simulation:
         decision = decide(self.spec, before, seen, now)
         self.state = decision.state
         for action in decision.actions:
-            self._do(action, now)
+            self._cluster.do(action, now)  # scaling and copying: pods were there when they were there
         if decision.restart_evidence:
             begins = decision.state.began_at != before.began_at
             self.evidence = (
@@ -184,30 +185,6 @@ class Simulation:
         ]
         for verb in said:
             yield Command(verb=verb, id=uuid.uuid4().hex, revision=CANARY, at=now, by="backtest")
-
-    def _do(self, action: object, now: float) -> None:
-        match action:
-            case Lower(route) | Raise(route, _):
-                version = str(int(self._route.resource_version) + 1 if self._route else 1)
-                self._route = RouteView(
-                    weight=route.weight,
-                    revision=route.revision,
-                    cohort=route.cohort,
-                    confirmed=True,
-                    confirmed_at=now,
-                    pending="",
-                    latch=route.latch,
-                    contested_by="",
-                    resource_version=version,
-                    mode="backtest",
-                    mirror=route.mirror,
-                )
-            case HoldPause() | ReleasePause():
-                self._paused = isinstance(action, HoldPause)
-            case CopyTemplate():
-                pass  # the rollout is over by then
-            case _:
-                pass  # scaling: pods were there when they were there
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from canary_rollout.controller.informer import Informers, WatchObserver
 from canary_rollout.controller.lease import Lease
 from canary_rollout.controller.owners import Owners, urgent
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
-from canary_rollout.controller.reconcile import Reconciler, Shell, Telemetry
+from canary_rollout.controller.reconcile import Reconciler
+from canary_rollout.controller.shell import Shell, Telemetry
 from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi
 from canary_rollout.kube.recording import RecordingApi

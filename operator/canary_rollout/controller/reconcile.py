@@ -1,35 +1,33 @@
 """reconcile(key): gather, decide, execute, persist. The only place where the four meet."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.controller.execute import Executor, RouteRejectedError
 from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
-from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
 from canary_rollout.controller.queue import Key
 from canary_rollout.controller.rule_sets import RuleSets, watched_sets
+from canary_rollout.controller.shell import Shell
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import Action, Decision, Lower, Note
 from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, report, worth_writing
-from canary_rollout.kube.cache import SERVICE_NAME_LABEL, Cache
+from canary_rollout.kube.cache import SERVICE_NAME_LABEL
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     SERVICES,
-    Clock,
     ForbiddenError,
     InvalidError,
-    KubeApi,
     Object,
     UnavailableError,
 )
@@ -55,77 +53,6 @@ _ANSWER_WITHIN: Final = 3.0
 """Seconds to wait for the answer to a latch or a lowering before it is sent again."""
 _REFUSALS: Final = (RouteRejectedError, WorkloadError, InvalidError, ForbiddenError)
 """Answers that a repeat does not change: a person is told."""
-
-
-class Needs(Protocol):
-    """The informers, as far as a reconcile asks them."""
-
-    def need(self, key: Key, watched: Iterable[Watched]) -> None:
-        """Cache what ``key`` reads and wake it when that changes."""
-        ...
-
-    def drop(self, key: Key) -> None:
-        """``key`` is gone."""
-        ...
-
-    def missing(self, watched: Iterable[Watched]) -> list[str]:
-        """What is not completely known yet."""
-        ...
-
-    def absent(self, watched: Iterable[Watched]) -> list[str]:
-        """Kinds the cluster does not know, one sentence each."""
-        ...
-
-
-class Telemetry(Protocol):
-    """Told what became of a rollout, for metrics and Events. Must not block."""
-
-    def decided(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
-        """A decision was carried out and persisted."""
-        ...
-
-    def note(self, rollout: Object, note: Note) -> None:
-        """Something worth an Event."""
-        ...
-
-    def forgot(self, key: Key) -> None:
-        """The rollout is gone."""
-        ...
-
-
-class Evaluations(Protocol):
-    """Starts and stops the evaluation of a rollout's rules at every interval."""
-
-    def follow(self, key: Key, memory: Memory) -> None:
-        """``memory.evaluating`` may have changed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """What a reconcile works with.
-
-    Attributes:
-        api: writes, and the few reads (answers go into the cache).
-        cache: everything that is read.
-        clock: wall time.
-        gatherer: builds Observations.
-        needs: the informers.
-        telemetry: metrics and Events.
-        evaluations: the ticker that asks Prometheus.
-        router_for: builds the router of a rollout.
-        term: number of the present Lease term.
-    """
-
-    api: KubeApi
-    cache: Cache
-    clock: Clock
-    gatherer: Gatherer
-    needs: Needs
-    telemetry: Telemetry
-    evaluations: Evaluations
-    router_for: Callable[[RouterContext], Router]
-    term: Callable[[], int]
 
 
 class Reconciler:

@@ -12,6 +12,7 @@ import pytest
 from fake_api import Answer, FakeServer
 from keepalive import KeepAliveConnection, Load, fetch_all
 from proxies import (
+    HELD,
     World,
     agent_process,
     agent_task,
@@ -24,7 +25,9 @@ from proxies import (
     nginx_process,
     service,
     settings_for,
+    settled,
     spec_of,
+    until,
 )
 
 from canary_rollout.agent.nginx import Nginx
@@ -49,6 +52,17 @@ def begun_after(load, moment, version=b"canary"):
     return [answer for answer in load.answers if answer.started > moment and answer.body == version]
 
 
+async def nobody_new(load, requests):
+    """Of as many requests as this that begin from now on none is the canary's."""
+    acked = time.monotonic()
+    await eventually(lambda: len(begun_after(load, acked, b"stable")) >= requests)
+    assert not begun_after(load, acked)
+
+
+async def until_share(proxy, holds):
+    return await until(lambda: share(proxy.port), holds)
+
+
 async def test_weight_changes_under_load_fail_nothing_and_no_canary_answer_begins_after_the_acknowledgement(tmp_path):
     async with edge(tmp_path / "w") as proxy:
         load = Load("127.0.0.1", proxy.port, connections=32)
@@ -58,12 +72,9 @@ async def test_weight_changes_under_load_fail_nothing_and_no_canary_answer_begin
             seen = len(load.answers)
             await eventually(lambda: any(a.body == b"canary" for a in load.answers[seen:]))  # noqa: B023
             await proxy.to(0)
-            acked = time.monotonic()
-            await asyncio.sleep(0.05)
-            assert not begun_after(load, acked)
+            await nobody_new(load, 250)
         await load.stop()
         assert load.failures == []
-        assert len(load.answers) > 5000
 
 
 @pytest.mark.slow
@@ -74,29 +85,28 @@ async def test_twenty_reloads_under_load_fail_nothing_and_keep_their_acknowledge
         for _ in range(10):
             await proxy.to(2500)
             await proxy.to(0)
-            acked = time.monotonic()
-            await asyncio.sleep(0.3)
-            assert not begun_after(load, acked)
+            await nobody_new(load, 1000)
         await load.stop()
         assert load.failures == []
-        assert len(load.answers) > 10_000
 
 
-async def test_raises_wait_for_each_other_but_a_lowering_overtakes_a_raise_that_waits(tmp_path):
+async def test_raises_wait_for_each_other_but_a_lowering_overtakes_a_raise_that_waits(tmp_path, monkeypatch):
+    def between(seconds):
+        monkeypatch.setattr("canary_rollout.agent.proxy.BETWEEN_RELOADS", seconds)
+
     async with edge(tmp_path / "w", weight=500, nginx_traffic={"mode": "reload"}) as proxy:
         await proxy.to(1000)
         load = Load("127.0.0.1", proxy.port, connections=8, think=0.005)
         load.start()
         for _ in range(3):
-            await proxy.world.route(2500)  # cannot be loaded within the second after the last reload
+            between(1000.0)  # more than anybody here waits for a confirmation
+            await proxy.world.route(2500)
             await asyncio.sleep(0.1)
-            await proxy.world.route(0)
-            lowered = time.monotonic()
-            await proxy.confirmed()
-            late = begun_after(load, lowered + 0.7)
-            assert not late, "the lowering waited"
-            await proxy.world.route(1000)
-            await proxy.confirmed()
+            assert not proxy.world.view().confirmed, "the raise did not wait"
+            await proxy.to(0)
+            await nobody_new(load, 200)
+            between(0.0)
+            await proxy.to(1000)
         await load.stop()
         assert load.failures == []
 
@@ -105,11 +115,12 @@ async def test_raises_wait_for_each_other_but_a_lowering_overtakes_a_raise_that_
 async def test_a_long_request_ends_on_the_version_it_began_on(tmp_path, mode):
     async with edge(tmp_path / "w", weight=10_000, nginx_traffic={"mode": mode}) as proxy:
         connection = KeepAliveConnection("127.0.0.1", proxy.port)
-        long = asyncio.create_task(connection.get("/slow/2.0", TENANTS[0]))
-        await asyncio.sleep(0.2)
+        long = asyncio.create_task(connection.get("/held", TENANTS[0]))
+        await eventually(lambda: len(HELD) == 1)
         await proxy.to(0)
-        assert not long.done()
         assert await share(proxy.port) == 0
+        assert not long.done()
+        HELD.answer()
         assert (await long).body == b"canary"
         await connection.close()
 
@@ -121,10 +132,9 @@ async def test_changed_addresses_are_loaded_by_a_reload_that_fails_nothing(tmp_p
         await proxy.world.put(SERVICES, service("checkout-canary", "127.0.0.1", port))
         assert "address" in proxy.world.view().pending
         await proxy.to(2500)
-        await asyncio.sleep(0.3)
+        await eventually(lambda: any(answer.body == b"third" for answer in load.answers))
         await load.stop()
         assert load.failures == []
-        assert any(answer.body == b"third" for answer in load.answers)
 
 
 async def test_a_bad_configuration_leaves_the_last_good_one_serving_and_says_why(tmp_path, monkeypatch):
@@ -134,8 +144,7 @@ async def test_a_bad_configuration_leaves_the_last_good_one_serving_and_says_why
             "canary_rollout.traffic.nginx.router.render_config", lambda _: "http { no_such_directive on; }\n"
         )
         await proxy.world.route(5000)
-        await eventually(lambda: "no_such_directive" in proxy.world.view().pending or "refused" in lease_error(proxy))
-        assert "no_such_directive" in lease_error(proxy)
+        await eventually(lambda: "no_such_directive" in lease_error(proxy))
         assert await share(proxy.port) == before
         assert proxy.agent.ready
         await proxy.world.route(0)  # a lowering does not wait for a good configuration
@@ -152,8 +161,8 @@ def lease_error(proxy):
 
 
 async def test_an_address_in_use_is_noticed_although_nginx_accepted_the_configuration(tmp_path, monkeypatch):
-    monkeypatch.setattr("canary_rollout.agent.proxy.TAKE_OVER", 2.0)
     async with edge(tmp_path / "w", weight=2500) as proxy:
+        monkeypatch.setattr("canary_rollout.agent.proxy.TAKE_OVER", 2.0)
         before = await share(proxy.port)
         listening = {"service": "edge", "listen": proxy.settings.port}  # the agent's own port
         proxy.world.spec = spec_of(nginx=listening)
@@ -182,28 +191,27 @@ async def test_nginx_restarted_gets_its_weight_back_and_never_a_wrong_one(tmp_pa
 
 async def test_the_agent_killed_leaves_nginx_serving_which_returns_to_stable_by_itself_when_the_lease_ends(tmp_path):
     settings, port = settings_for(tmp_path / "w"), free_port()
-    world = World(spec=spec_of(nginx={"service": "edge", "listen": port, "staleAfter": "2s"}))
+    lease = 8.0  # renewed every two seconds: what is left of it is longer than a machine stands still
+    world = World(spec=spec_of(nginx={"service": "edge", "listen": port, "staleAfter": f"{lease:g}s"}))
     async with apps(world), FakeServer(world.api) as server, nginx_process(settings):
         await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
         load = Load("127.0.0.1", port, connections=8, think=0.01)
         async with agent_process(server, settings) as agent:
             await world.route(2500)
-            await eventually(lambda: world.view().confirmed, within=30)
+            await eventually(lambda: world.view().confirmed)
+            confirmed = time.monotonic()
             load.start()
-            await asyncio.sleep(2.5)  # longer than one lease: it is renewed
-            assert begun_after(load, time.monotonic() - 0.5)
+            await eventually(lambda: bool(begun_after(load, confirmed + lease + 0.3)))  # so it was renewed
             agent.send_signal(signal.SIGKILL)
             killed = time.monotonic()
             await agent.wait()
-            await asyncio.sleep(2.3)
-            gone = time.monotonic()
-            await asyncio.sleep(0.5)
-            assert begun_after(load, killed), "it went on for as long as the lease held"
-            assert not begun_after(load, gone), "the lease was over"
+            await eventually(lambda: bool(begun_after(load, killed + 0.3)))  # for as long as the lease holds
+            await asyncio.sleep(killed + lease + 0.3 - time.monotonic())
+            await nobody_new(load, 200)
         async with agent_process(server, settings):
             back = time.monotonic()
-            await eventually(lambda: bool(begun_after(load, back)), within=30)
-            await eventually(lambda: world.view().confirmed, within=30)
+            await eventually(lambda: bool(begun_after(load, back)))
+            await eventually(lambda: world.view().confirmed)
         await load.stop()
         assert load.failures == []
 
@@ -211,16 +219,13 @@ async def test_the_agent_killed_leaves_nginx_serving_which_returns_to_stable_by_
 async def test_cut_off_from_the_api_server_a_weight_ends_with_its_lease_and_comes_back(tmp_path):
     listening = {"staleAfter": "2s"}
     async with edge(tmp_path / "w", weight=2500, nginx_traffic=listening) as proxy:
-        assert await share(proxy.port) > 0
+        await until_share(proxy, lambda found: found > 0)
         proxy.world.api.fault(Answer(503), times=None, client="edge-1")
         await asyncio.sleep(2.6)
         assert await share(proxy.port) == 0
         proxy.world.api.clear_faults()
-        back = time.monotonic()
-        while await share(proxy.port) == 0:
-            assert time.monotonic() - back < 3
-            await asyncio.sleep(0.05)
-        assert proxy.world.view().confirmed
+        await until_share(proxy, lambda found: found > 0)
+        await proxy.confirmed()
 
 
 async def test_a_full_weight_is_no_lease_and_stays_when_everybody_is_gone(tmp_path):
@@ -232,18 +237,12 @@ async def test_a_full_weight_is_no_lease_and_stays_when_everybody_is_gone(tmp_pa
 
 async def test_in_reload_mode_the_parent_of_nginx_ends_a_weight_whose_lease_is_over(tmp_path):
     async with edge(tmp_path / "w", weight=2500, nginx_traffic={"mode": "reload", "staleAfter": "4s"}) as proxy:
-        assert await share(proxy.port) > 0
-        rule_started = time.monotonic()
+        await until_share(proxy, lambda found: found > 0)
         proxy.world.api.fault(Answer(503), times=None, client="edge-1")
-        while await share(proxy.port) > 0:
-            assert time.monotonic() - rule_started < 8
-            await asyncio.sleep(0.1)
-        assert not proxy.world.view().confirmed or time.monotonic() - rule_started < 9
+        await until_share(proxy, lambda found: found == 0)
+        await eventually(lambda: not proxy.world.view().confirmed)
         proxy.world.api.clear_faults()
-        start = time.monotonic()
-        while await share(proxy.port) == 0:
-            assert time.monotonic() - start < 10
-            await asyncio.sleep(0.1)
+        await until_share(proxy, lambda found: found > 0)
 
 
 async def test_a_weight_somebody_edits_by_hand_counts_only_when_it_is_zero(tmp_path):
@@ -270,11 +269,11 @@ async def test_a_weight_somebody_edits_by_hand_counts_only_when_it_is_zero(tmp_p
 
 
 async def test_the_config_map_deleted_leaves_the_last_weight_for_one_lease_and_the_proxy_ready(tmp_path):
-    async with edge(tmp_path / "w", weight=2500, nginx_traffic={"staleAfter": "2s"}) as proxy:
+    async with edge(tmp_path / "w", weight=2500, nginx_traffic={"staleAfter": "6s"}) as proxy:
+        await until_share(proxy, lambda found: found > 0)
         await proxy.world.api.client("kubectl").delete(CONFIG_MAPS, NAMESPACE, "checkout-nginx")
         assert await share(proxy.port) > 0
-        await asyncio.sleep(3.0)
-        assert await share(proxy.port) == 0
+        await until_share(proxy, lambda found: found == 0)
         assert proxy.agent.ready
 
 
@@ -288,16 +287,19 @@ async def test_a_watch_that_is_gone_is_begun_anew(tmp_path):
 async def test_sigterm_lets_requests_under_way_end(tmp_path):
     settings, port = settings_for(tmp_path / "w"), free_port()
     world = World(spec=spec_of(nginx={"service": "edge", "listen": port}))
-    async with apps(world), agent_task(world, settings), nginx_process(settings, drain=0.5) as nginx:
+    async with apps(world), agent_task(world, settings), nginx_process(settings, drain=5.0) as nginx:
         await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
         await world.route(0)
         await eventually(lambda: world.view().confirmed)
         connection = KeepAliveConnection("127.0.0.1", port)
-        long = asyncio.create_task(connection.get("/slow/1.5"))
-        await asyncio.sleep(0.1)
+        long = asyncio.create_task(connection.get("/held"))
+        await eventually(lambda: len(HELD) == 1)
         nginx.terminate()
         await asyncio.sleep(0.2)
         assert await share(port) == 0, "still accepted while endpoints are updated"
+        await eventually(lambda: not answers(port))
+        assert not long.done()
+        HELD.answer()
         assert (await long).body == b"stable"
         await connection.close()
         assert await nginx.wait() == 0
@@ -308,9 +310,19 @@ async def test_the_share_really_served_is_counted_per_version_with_errors_and_la
         answers = await fetch_all("127.0.0.1", proxy.port, TENANTS)
         broken = await fetch_all("127.0.0.1", proxy.port, TENANTS[:50], path="/broken")
         canary = sum(answer.headers["x-canary-version"] == "v2" for answer in answers + broken)
-        await asyncio.sleep(0.5)
         url = f"http://127.0.0.1:{proxy.settings.port}"
         async with aiohttp.ClientSession() as session:
+
+            async def samples():
+                async with session.get(f"{url}/metrics") as response:
+                    return [
+                        line
+                        for line in (await response.text()).splitlines()
+                        if line.startswith("canary_requests_total")
+                    ]
+
+            await until(samples, lambda found: sum(float(line.split()[-1]) for line in found) >= len(answers + broken))
+            await settled(samples, quiet=0.5)
             async with session.get(f"{url}/metrics") as response:
                 text = await response.text()
             for path in ("/readyz", "/healthz"):
@@ -342,7 +354,7 @@ async def test_an_nginx_that_the_agent_started_outlives_it_is_adopted_and_ends_w
         await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
         async with agent_process(server, settings, "--exec-nginx") as agent:
             await world.route(2500)
-            await eventually(lambda: world.view().confirmed, within=30)
+            await eventually(lambda: world.view().confirmed)
             before, master = await share(port), nginx.master()
             load = Load("127.0.0.1", port, connections=4, think=0.01)
             load.start()
@@ -352,7 +364,7 @@ async def test_an_nginx_that_the_agent_started_outlives_it_is_adopted_and_ends_w
         assert nginx.master() == master
         async with agent_process(server, settings, "--exec-nginx") as agent:
             await world.route(5000)
-            await eventually(lambda: world.view().confirmed, within=30)
+            await eventually(lambda: world.view().confirmed)
             assert nginx.master() == master, "adopted, not started anew"
             assert await share(port) > before
             await load.stop()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keepalive import fetch_all
-from proxies import NAMESPACE, edge, spec_of
+from proxies import NAMESPACE, edge, settled, spec_of
 
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.routing import Pin, Sticky
@@ -217,10 +217,11 @@ async def test_a_share_of_the_requests_is_copied_to_the_canary_and_everybody_is_
 
 
 async def copied(proxy):
-    """Copies that the canary has answered, as the agent counts them."""
-    import asyncio
+    """Copies that the canary has answered, as the agent counts them, when it has counted them all."""
+    return await settled(lambda: copied_so_far(proxy))
 
-    await asyncio.sleep(0.5)
+
+async def copied_so_far(proxy):
     await proxy.agent.counting.now()
     requests = next(iter(proxy.agent.counting.counter.collect()))
     found = [sample for sample in requests.samples if sample.labels["cohort"] == "mirror"]
@@ -237,7 +238,7 @@ async def test_requests_are_counted_by_bucket_of_tenants_from_weight_zero_on(tmp
             await proxy.to(weight)
             await fetch_all("127.0.0.1", proxy.port, ({"X-Tenant-ID": tenant} for tenant in tenants))
         await fetch_all("127.0.0.1", proxy.port, ({} for _ in range(100)))
-        await copied(proxy)
+        await copied(proxy)  # so that all are counted
         places = [bucket(SALT, tenant_key(tenant)) for tenant in tenants]
         found = counted(proxy)
         expected: dict[tuple[str, str], int] = {}

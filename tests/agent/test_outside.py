@@ -25,13 +25,11 @@ async def test_every_named_proxy_must_confirm_and_one_that_is_gone_is_named(tmp_
             )
         async with nginx_process(first), agent_process(server, first):
             await world.route(0)
-            await eventually(
-                lambda: "vm-2 has no agent" in world.view().pending and "vm-1" not in world.view().pending, 30
-            )
+            await eventually(lambda: "vm-2 has no agent" in world.view().pending and "vm-1" not in world.view().pending)
             async with agent_process(server, second):  # beside an nginx that is not started: nothing can be proved
                 await world.route(2500)
-                await eventually(lambda: "waiting for 1 of 2 nginx pods: vm-2" in world.view().pending, 30)
+                await eventually(lambda: "waiting for 1 of 2 nginx pods: vm-2" in world.view().pending)
                 answers = await fetch_all("127.0.0.1", port, TENANTS)
                 assert {answer.body for answer in answers} == {b"stable", b"canary"}
             world.spec = spec_of(nginx={"proxies": ["vm-1"], "via": "loadBalancer", "listen": port, "staleAfter": "3s"})
-            await eventually(lambda: world.view().confirmed, 30)
+            await eventually(lambda: world.view().confirmed)

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fake_api import Answer
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keepalive import Load
 from proxies import (
+    WITHIN,
     World,
     agent_task,
     apps,
@@ -26,7 +28,9 @@ from proxies import (
     free_port,
     nginx_process,
     settings_for,
+    settled,
     spec_of,
+    until,
 )
 
 from canary_rollout.agent.accesslog import MOST_SERIES, RequestCounter, Tail
@@ -366,28 +370,40 @@ async def test_the_log_is_begun_anew_under_load_and_every_request_is_counted_onc
         load.start()
         first = inode(tmp_path / "w/log/access.log")
         await asyncio.sleep(8)
+        await eventually(
+            lambda: (tmp_path / "w/log/access.log").exists() and inode(tmp_path / "w/log/access.log") != first
+        )
+        seen = len(load.answers)
+        await eventually(lambda: len(load.answers) > seen + 500)
         await load.stop()
-        await asyncio.sleep(0.5)
-        await proxy.agent.counting.now()
-        await asyncio.sleep(2.5)
-        await proxy.agent.counting.now()
-        assert inode(tmp_path / "w/log/access.log") != first
         assert load.failures == []
-        requests = next(iter(proxy.agent.counting.counter.collect()))
-        counted = {sample.labels["version"]: sample.value for sample in requests.samples}
-        for version in ("stable", "canary"):
-            assert counted[version] == sum(answer.body == version.encode() for answer in load.answers)
+
+        async def counted():
+            await proxy.agent.counting.now()
+            requests = next(iter(proxy.agent.counting.counter.collect()))
+            return {sample.labels["version"]: sample.value for sample in requests.samples}
+
+        of = {version: sum(a.body == version.encode() for a in load.answers) for version in ("stable", "canary")}
+        await until(counted, lambda found: sum(found.values()) >= len(load.answers))
+        assert await settled(counted) == of
 
 
 # nginx's parent
 
 
+def blocks(pid, number):
+    """Whether a process has blocked a signal, to ask for it in its own time."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:")]
+    return bool(mask >> (number - 1) & 1)
+
+
 async def test_told_to_stop_before_there_is_anything_to_run_the_parent_just_ends(tmp_path):
     settings = settings_for(tmp_path / "w")
     async with nginx_process(settings) as process:
-        await asyncio.sleep(0.5)
+        await eventually(lambda: blocks(process.pid, signal.SIGTERM))
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), WITHIN) == 0
 
 
 @pytest.mark.nginx
@@ -401,7 +417,7 @@ async def test_nginx_killed_ends_its_parent_so_that_the_container_is_restarted(t
         master = Nginx(settings.nginx, settings.work).master()
         assert master is not None
         os.kill(master, signal.SIGKILL)
-        assert await asyncio.wait_for(parent.wait(), 10) == 128 + signal.SIGKILL
+        assert await asyncio.wait_for(parent.wait(), WITHIN) == 128 + signal.SIGKILL
 
 
 @pytest.mark.nginx

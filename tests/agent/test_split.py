@@ -1,9 +1,8 @@
 """The split that a real nginx makes, in both modes."""
 
-from math import sqrt
-
 import keepalive
 import pytest
+from chance import sigmas, split_by_chance
 from keepalive import fetch_all
 from proxies import NAMESPACE, edge
 
@@ -18,13 +17,12 @@ ANONYMOUS = 10_000
 MODES = ["njs", "reload"]
 
 
-def within_three_sigma(seen: int, of: int, weight: int) -> bool:
-    p = weight / 10_000
-    return abs(seen - of * p) <= 3 * sqrt(of * p * (1 - p))
-
-
 async def versions(port, headers):
     return await keepalive.versions("127.0.0.1", port, headers)
+
+
+async def by_chance(port, headers, count, weight):
+    return await split_by_chance(lambda: versions(port, [headers] * count), count, weight)
 
 
 @pytest.mark.slow
@@ -38,9 +36,8 @@ async def test_the_share_of_tenants_and_of_anonymous_requests_is_within_three_si
             assert view.mode == mode
             seen = await versions(proxy.port, ({"X-Tenant-ID": f"tenant-{n}"} for n in range(TENANTS)))
             assert seen == ["canary" if own < weight else "stable" for own in buckets], "not what was predicted"
-            assert within_three_sigma(seen.count("canary"), TENANTS, weight), (weight, seen.count("canary"))
-            seen = await versions(proxy.port, ({} for _ in range(ANONYMOUS)))
-            assert within_three_sigma(seen.count("canary"), ANONYMOUS, weight), (weight, seen.count("canary"))
+            assert abs(sigmas(seen.count("canary"), TENANTS, weight)) <= 3, (weight, seen.count("canary"))
+            assert await by_chance(proxy.port, {}, ANONYMOUS, weight)
 
 
 @pytest.mark.slow
@@ -69,8 +66,7 @@ async def test_without_the_header_the_client_address_decides_when_told_so(tmp_pa
 
 async def test_an_empty_tenant_header_falls_back_like_an_absent_one(tmp_path):
     async with edge(tmp_path / "w", weight=50) as proxy:
-        seen = await versions(proxy.port, ({"X-Tenant-ID": ""} for _ in range(2000)))
-        assert within_three_sigma(seen.count("canary"), 2000, 50)
+        assert await by_chance(proxy.port, {"X-Tenant-ID": ""}, 2000, 50)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -84,8 +80,7 @@ async def test_tenants_are_told_apart_by_a_cookie(tmp_path, mode):
 @pytest.mark.parametrize("mode", MODES)
 async def test_without_stickiness_each_request_is_decided_anew(tmp_path, mode):
     async with edge(tmp_path / "w", weight=5000, sticky=None, nginx_traffic={"mode": mode}) as proxy:
-        seen = await versions(proxy.port, ({"X-Tenant-ID": "one"} for _ in range(2000)))
-        assert within_three_sigma(seen.count("canary"), 2000, 5000)
+        assert await by_chance(proxy.port, {"X-Tenant-ID": "one"}, 2000, 5000)
 
 
 @pytest.mark.parametrize("mode", MODES)

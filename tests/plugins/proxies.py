@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fake_api import FakeApi, FakeServer
 
@@ -18,30 +17,46 @@ from canary_rollout.agent.agent import Agent
 from canary_rollout.agent.process import assembled
 from canary_rollout.agent.settings import Settings, find_nginx
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, SERVICES, Object, Resource
+from canary_rollout.local.ports import free_port
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.traffic.nginx import NginxRouter
 from canary_rollout.traffic.port import Route, RouterContext, RouteView, Written
 
 NAMESPACE = "shop"
+WITHIN = 60.0
+"""Seconds for what must come anyway: nobody waits for them but a machine that stands still."""
+Read = TypeVar("Read")
 
 
-def free_port() -> int:
-    """A port below the range the kernel hands out by itself, so that no outgoing connection takes it meanwhile."""
-    while True:
-        port = random.randint(10_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-async def eventually(condition: Callable[[], bool], within: float = 15.0) -> None:
+async def eventually(condition: Callable[[], bool], within: float = WITHIN) -> None:
     """Wait for something that other processes bring about."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - other processes know no event of ours
             await asyncio.sleep(0.01)
+
+
+async def until(read: Callable[[], Awaitable[Read]], holds: Callable[[Read], bool], within: float = WITHIN) -> Read:
+    """Read again and again until it holds; what was read then."""
+    found = await read()
+    try:
+        async with asyncio.timeout(within):
+            while not holds(found):
+                await asyncio.sleep(0.05)
+                found = await read()
+    except TimeoutError:
+        raise AssertionError(f"after {within:g} s it is {found!r}") from None
+    return found
+
+
+async def settled(read: Callable[[], Awaitable[Read]], quiet: float = 2.0) -> Read:
+    """What is read when it has stayed the same for ``quiet`` seconds: for what arrives late, but all of it."""
+    found, since = await read(), time.monotonic()
+    async with asyncio.timeout(WITHIN):
+        while time.monotonic() - since < quiet:
+            await asyncio.sleep(0.1)
+            if (now := await read()) != found:
+                found, since = now, time.monotonic()
+    return found
 
 
 class StoreReader:
@@ -66,8 +81,30 @@ class WallClock:
         return time.time()
 
 
+class Held:
+    """Requests to ``/held``, of every app here: a test answers them itself and need not guess how long they must last."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self, answer: Callable[[], None]) -> None:
+        """One has arrived."""
+        self._waiting.append(answer)
+
+    def answer(self) -> None:
+        """Answer all that wait."""
+        while self._waiting:
+            self._waiting.pop()()
+
+
+HELD = Held()
+
+
 class App(asyncio.Protocol):
-    """A version of the app: answers its name, late when the path says so (``/slow/2.0``)."""
+    """A version of the app: answers its name; when it is told to, if the path is ``/held``."""
 
     def __init__(self, name: str, connections: set[asyncio.Transport]) -> None:
         self._connections = connections
@@ -86,8 +123,8 @@ class App(asyncio.Protocol):
         while b"\r\n\r\n" in self._rest:
             head, _, self._rest = self._rest.partition(b"\r\n\r\n")
             path = head.split(b" ", 2)[1]
-            if path.startswith(b"/slow/"):
-                asyncio.get_running_loop().call_later(float(path[6:]), self._transport.write, self._answer)
+            if path == b"/held":
+                HELD.wait(lambda: self._transport.write(self._answer))
             elif path == b"/echo":
                 self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
             elif path == b"/broken":
@@ -180,7 +217,7 @@ class Edge:
 
     async def confirmed(self) -> RouteView:
         """Wait until the operator would count the step."""
-        await eventually(lambda: self.world.view().confirmed, within=20)
+        await eventually(lambda: self.world.view().confirmed)
         return self.world.view()
 
     async def to(self, weight: int, revision: str = "v2", **more: object) -> RouteView:

@@ -8,6 +8,8 @@ LOWEST, HIGHEST = 10_000, 32_000
 TRIES = 200
 
 _given: set[int] = set()
+# Not the shared generator: two processes that were seeded alike would try the same ports at the same time.
+_random = random.SystemRandom()
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -17,7 +19,7 @@ def free_port(address: str = "127.0.0.1") -> int:
         OSError: none was free in :data:`TRIES` tries.
     """
     for _ in range(TRIES):
-        port = random.randint(LOWEST, HIGHEST)
+        port = _random.randint(LOWEST, HIGHEST)
         if port in _given:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

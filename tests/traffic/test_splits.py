@@ -1,7 +1,7 @@
 """Weights in somebody's list: the share is exact, everybody else's stays, weight 0 is never refused."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from canary_rollout.traffic.foreign import Writer, last_writer
@@ -65,12 +65,26 @@ def test_others_keep_their_share_and_what_does_not_fit_is_refused(before, weight
 
 
 @given(weights=st.lists(st.integers(0, 1_000_000), min_size=2, max_size=5), trace=st.booleans())
+@example(weights=[0, 0, 10_001], trace=True)
 def test_weight_nothing_is_never_refused_and_never_gives_anybody_else_a_weight(weights, trace):
     before = split(*weights)
     assume(sum(weights) > 0)
     after = patched(before, changes([before], 0, trace=trace))
     assert after.weights[1] == 0
     assert after.weights[2:] == before.weights[2:]
+    if before.others:
+        assert abs(sum(after.weights) - sum(before.weights)) <= 1
+    if trace:
+        assert after.weights != before.weights
+
+
+@given(before=shared(), times=st.integers(1, 6))
+def test_traces_at_weight_nothing_do_not_add_up(before, times):
+    assume(before.others > 0)
+    now = patched(before, changes([before], 0, trace=False))
+    for _ in range(times):
+        now = patched(now, changes([now], 0, trace=True))
+        assert abs(sum(now.weights) - 10_000) <= 1
 
 
 @given(before=shared(), weight=st.integers(1, 5_000))

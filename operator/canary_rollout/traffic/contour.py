@@ -13,10 +13,11 @@ Source: projectcontour/contour 31c4bb3, ``internal/dag/httpproxy_processor.go`` 
 from collections.abc import Iterator
 
 from canary_rollout.kube.port import HTTP_PROXIES, Object
-from canary_rollout.traffic.foreign import status_written_at
+from canary_rollout.traffic.foreign import Writer, status_written_at
+from canary_rollout.traffic.object_router import Confirmation, Place
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
-from canary_rollout.traffic.weighted_lists import Lists, Place, WeightedListRouter, find_split, none_names_both
+from canary_rollout.traffic.weighted_lists import Lists, WeightedListRouter, find_split, none_names_both
 
 
 class ContourRouter(WeightedListRouter):
@@ -53,18 +54,19 @@ class ContourRouter(WeightedListRouter):
         for index, route in enumerate((obj.get("spec") or {}).get("routes") or []):
             yield index, f"route {index} of {self.where}", route.get("services") or []
 
-    def _reported(self, obj: Object) -> tuple[str, float | None]:
+    def _confirmation(self, obj: Object, writer: Writer) -> Confirmation:
+        del writer
         status = obj.get("status") or {}
         conditions = {one.get("type"): one for one in status.get("conditions") or []}
         valid = conditions.get("Valid")
         if valid is None or valid.get("observedGeneration") != obj["metadata"].get("generation"):
-            return f"Contour has not taken the present generation of {self.where} yet", None
+            return Confirmation(f"Contour has not taken the present generation of {self.where} yet")
         if valid.get("status") != "True" or status.get("currentStatus") != "valid":
             said = "; ".join(
                 f"{error.get('reason')}: {error.get('message')}" for error in valid.get("errors") or []
             ) or status.get("description", "")
-            return f"Contour refuses {self.where}: {said}", None
-        return "", status_written_at(obj)
+            return Confirmation(f"Contour refuses {self.where}: {said}")
+        return Confirmation("", status_written_at(obj))
 
 
 def _weights(backends: list[Object]) -> tuple[int, ...]:

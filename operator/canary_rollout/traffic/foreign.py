@@ -19,6 +19,8 @@ from canary_rollout.traffic.port import RouterContext, RouterError
 
 SOMEBODY: Final = "somebody"
 _PREFIX: Final = f"{FIELD_MANAGER}/"
+_COARSE: Final = 1.0
+"""Seconds: the API server notes the time of a write in whole ones."""
 _LONGEST: Final = 128
 """Characters of a field manager's name that the API server takes."""
 
@@ -98,6 +100,11 @@ def status_written_at(obj: Object) -> float | None:
     """POSIX seconds (whole ones) of the last write of the object's status; ``None`` when the object does not say."""
     entries = obj["metadata"].get("managedFields") or []
     return max((_time(entry) for entry in entries if entry.get("subresource") == "status"), default=None)
+
+
+def settled_at(writer: Writer, settle: float) -> float:
+    """POSIX seconds from which a write counts as taken although nobody reports it, ``settle`` seconds after it."""
+    return writer.at + _COARSE + settle
 
 
 def _hash(rollout: str) -> str:

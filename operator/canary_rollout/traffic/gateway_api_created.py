@@ -12,14 +12,15 @@ from typing import Any, Final
 from canary_rollout.kube.port import FIELD_MANAGER, MANAGED_BY, OPERATOR, ROLLOUT_LABEL, ConflictError, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.plain import parse_json
-from canary_rollout.model.route import Route, RouteView
+from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
 from canary_rollout.model.routers import GatewayApiTraffic, OwnedRoute
 from canary_rollout.model.units import FULL
 from canary_rollout.traffic import latch
-from canary_rollout.traffic.foreign import last_writer, status_written_at
-from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT, GatewayApiBase
+from canary_rollout.traffic.foreign import last_writer
+from canary_rollout.traffic.gateway_api_base import confirmation, place_of, sticky_problems
 from canary_rollout.traffic.gateway_api_render import Backends, render
 from canary_rollout.traffic.nginx import validate
+from canary_rollout.traffic.object_router import UNKNOWN_COHORT, ObjectRouter, resource_version
 from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Written
 from canary_rollout.traffic.services import service_port
 
@@ -29,18 +30,22 @@ _ATTEMPTS: Final = 2
 """Times a fenced lowering is sent anew."""
 
 
-class CreatedRouteRouter(GatewayApiBase):
+class CreatedRouteRouter(ObjectRouter):
     """Writes a route of our own (:class:`traffic.port.Router`)."""
 
-    own = True
-
     def __init__(self, context: RouterContext, settings: GatewayApiTraffic, create: OwnedRoute) -> None:
-        super().__init__(context, settings)
+        super().__init__(context, place_of(settings))
+        self._settle = settings.settle
         self._create = create
+
+    def capabilities(self) -> Capabilities:
+        """0.01 % steps; the controller reports which generation it has taken."""
+        proof = Proof.ACCEPTED if self._settle is None else Proof.SETTLE
+        return Capabilities(step=1, sticky=False, cohorts=True, proof=proof, mirror=True)
 
     def problems(self) -> list[str]:
         """Why the route cannot be written."""
-        found = [*self._common_problems()]
+        found = [*sticky_problems(self._context.spec), *self._service_problems()]
         there = self._object()
         if there is not None and not self._is_ours(there):
             found.append(
@@ -79,7 +84,8 @@ class CreatedRouteRouter(GatewayApiBase):
         )
         cohort = _cohort(written, there) if written is not None else UNKNOWN_COHORT
         outdated = not intact or self._outdated(written or {})
-        pending = self._not_accepted(there)
+        confirmed = confirmation(there, self._writer(there), self._settle, self._context.clock.now())
+        pending = confirmed.pending
         if outdated:
             pending = f"{self.where} is to be written again: " + (
                 "somebody else changed it" if not intact else "the spec or a Service has changed"
@@ -89,13 +95,13 @@ class CreatedRouteRouter(GatewayApiBase):
             revision=f"{written['revision']}" if ours and written else "",
             cohort=cohort,
             confirmed=not pending,
-            confirmed_at=None if pending else status_written_at(there),
+            confirmed_at=None if pending else confirmed.at,
             pending=pending,
             latch=latch.from_object(there),
             contested_by="" if intact else _other_writer(there),
-            again_at=self._again_at(there),
-            resource_version=f"{there['metadata'].get('resourceVersion', '')}",
-            mode=self.resource.kind,
+            again_at=confirmed.again_at,
+            resource_version=resource_version(there),
+            mode=self._place.resource.kind,
             outdated=outdated,
             mirror=mirror,
         )
@@ -139,31 +145,38 @@ class CreatedRouteRouter(GatewayApiBase):
         if route.latch is not None:
             notes[latch.LATCH] = latch.to_annotation(route.latch)
         if there is not None and _says(there, spec, notes):
-            return Written(f"{there['metadata'].get('resourceVersion', '')}", changed=False)
+            return Written(resource_version(there), changed=False)
         metadata: Object = {
-            "name": self.name,
+            "name": self._place.name,
             "namespace": self._context.namespace,
             "labels": {MANAGED_BY: OPERATOR, ROLLOUT_LABEL: self._context.name},
             "annotations": notes,
         }
         if fence is not None:
             metadata["resourceVersion"] = fence
-        body = {"apiVersion": self.resource.api_version, "kind": self.resource.kind, "metadata": metadata, "spec": spec}
+        body = {
+            "apiVersion": self._place.resource.api_version,
+            "kind": self._place.resource.kind,
+            "metadata": metadata,
+            "spec": spec,
+        }
         answer = await self._apply(body, route)
-        return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
+        return Written(resource_version(answer), changed=True)
 
     async def _apply(self, body: Object, route: Route) -> Object:
         """Write it. A fenced lowering is sent again when the object moved meanwhile, as long as it still is a lowering."""
         for _ in range(_ATTEMPTS):
             try:
-                return await self._context.api.apply(self.resource, self._context.namespace, self.name, body)
+                return await self._context.api.apply(
+                    self._place.resource, self._context.namespace, self._place.name, body
+                )
             except ConflictError:
-                there = await self._context.api.get(self.resource, self._context.namespace, self.name)
+                there = await self._context.api.get(self._place.resource, self._context.namespace, self._place.name)
                 weight, mirror = _found(there, self._context.spec.workload.canary.service)
                 if route.cohort is not None or weight <= route.weight or mirror < route.mirror:
                     raise  # what was decided on is gone
                 body["metadata"]["resourceVersion"] = there["metadata"].get("resourceVersion", "")
-        return await self._context.api.apply(self.resource, self._context.namespace, self.name, body)
+        return await self._context.api.apply(self._place.resource, self._context.namespace, self._place.name, body)
 
     def _spec(self, route: Route, backends: Backends) -> Object:
         traffic = self._context.spec.traffic
@@ -177,7 +190,7 @@ class CreatedRouteRouter(GatewayApiBase):
             cohort,
             mirror=mirror,
         )
-        return render(self.resource, self._create, traffic, checked, backends)
+        return render(self._place.resource, self._create, traffic, checked, backends)
 
     def _backends_for(self, there: Object | None, *, lowering: bool) -> Backends:
         try:

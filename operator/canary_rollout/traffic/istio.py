@@ -20,11 +20,11 @@ from dataclasses import replace
 from canary_rollout.kube.port import VIRTUAL_SERVICES, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Route, RouteView
-from canary_rollout.traffic.gateway_api_base import UNKNOWN_COHORT
 from canary_rollout.traffic.istio_members import is_ours, member_routes
+from canary_rollout.traffic.object_router import Place
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
-from canary_rollout.traffic.weighted_lists import Lists, Place, WeightedListRouter, find_split, none_names_both
+from canary_rollout.traffic.weighted_lists import Lists, WeightedListRouter, find_split, none_names_both, removals
 
 
 class IstioRouter(WeightedListRouter):
@@ -75,7 +75,7 @@ class IstioRouter(WeightedListRouter):
 
     def _mirror_problem(self, obj: Object, split: Split) -> str:
         """Why no mirror can be added to a route: it has one that is not in our form."""
-        route = obj["spec"]["http"][_index(split)]
+        route = obj["spec"]["http"][split.rule]
         if not any(field in route for field in ("mirror", "mirrors")) or self._mirrored(obj, split) is not None:
             return ""
         return f"{split.where} has a mirror of its own, and one route can have one: remove it, or traffic.istio.mirror"
@@ -83,42 +83,33 @@ class IstioRouter(WeightedListRouter):
     # Reading
 
     def observe(self) -> RouteView | None:
-        """The VirtualService as the cache has it, with the routes and mirrors we added."""
+        """The VirtualService as the cache has it, with the mirrors we added."""
         view, obj = super().observe(), self._object()
         if view is None or obj is None:
             return view
-        cohort = self._cohort(obj, view.weight)
         shares = [self._mirrored(obj, split) or 0 for split in self._lists(obj).splits]
-        unknown = cohort is UNKNOWN_COHORT or len(set(shares)) > 1
-        return replace(view, cohort=cohort, mirror=max(shares, default=0), outdated=view.outdated or unknown)
+        return replace(view, mirror=max(shares, default=0), outdated=view.outdated or len(set(shares)) > 1)
 
     def _mirrored(self, obj: Object, split: Split) -> int | None:
         """The share of a route's requests that are copied to the canary, in the form we write; ``None``: another, or none."""
-        route = obj["spec"]["http"][_index(split)]
+        route = obj["spec"]["http"][split.rule]
         mirrors = route.get("mirrors") or []
         if len(mirrors) != 1 or "mirror" in route or self._name(mirrors[0]) != self._names()[1]:
             return None
         value = (mirrors[0].get("percentage") or {}).get("value", 100)
         return round(float(value) * 100)
 
-    def _cohort(self, obj: Object, weight: int) -> Cohort | None:
-        """The cohort that our routes for people say: one of this spec's, or one that equals none."""
-        there = [route for route in (obj.get("spec") or {}).get("http") or [] if is_ours(route)]
-        if not there and (weight == 0 or self._context.spec.traffic.pin is None):
-            return None
-        for candidate in (None, *(stage.cohort for stage in self._context.spec.stages)):
-            try:
-                if [route for _, routes in self._members(obj, candidate) for route in routes] == there:
-                    return candidate
-            except RouterError:
-                continue  # cannot be expressed, so it is not what is there
-        return UNKNOWN_COHORT if there else None
+    def _people(self, obj: Object) -> list[Object]:
+        return [route for route in (obj.get("spec") or {}).get("http") or [] if is_ours(route)]
+
+    def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
+        return [route for _, routes in self._members(obj, cohort) for route in routes]
 
     def _members(self, obj: Object, cohort: Cohort | None) -> list[tuple[int, list[Object]]]:
         """Of every http route with weights: its index, and the routes for people that belong before it."""
         found = []
         for split in self._lists(obj).splits:
-            index = _index(split)
+            index = split.rule
             base = {key: value for key, value in obj["spec"]["http"][index].items() if key != "mirrors"}
             stable, canary = (
                 {key: value for key, value in base["route"][at].items() if key != "weight"}
@@ -142,7 +133,7 @@ class IstioRouter(WeightedListRouter):
     def _mirror_changes(self, there: Object, lists: Lists, share: int) -> list[Object]:
         found: list[Object] = []
         for split in lists.splits if self._settings.mirror else ():
-            http, path = there["spec"]["http"][_index(split)], f"/spec/http/{_index(split)}/mirrors"
+            http, path = there["spec"]["http"][split.rule], f"/spec/http/{split.rule}/mirrors"
             if (self._mirrored(there, split) or 0) == share:
                 continue
             if share and (text := self._mirror_problem(there, split)):
@@ -163,15 +154,10 @@ class IstioRouter(WeightedListRouter):
         if not self._settings.cohort_rules:
             return []
         https = there["spec"].get("http") or []
-        present = [http for http in https if is_ours(http)]
         wanted = self._members(there, route.cohort) if route.weight > 0 else []
-        if present == [http for _, routes in wanted for http in routes]:
+        if self._people(there) == [http for _, routes in wanted for http in routes]:
             return []
-        found: list[Object] = []
-        for index, http in reversed(list(enumerate(https))):
-            if is_ours(http):
-                path = f"/spec/http/{index}"
-                found += [{"op": "test", "path": f"{path}/name", "value": http["name"]}, {"op": "remove", "path": path}]
+        found = removals("/spec/http", https, is_ours)
         for index, routes in reversed(wanted):
             before = sum(is_ours(http) for http in https[:index])
             found += [{"op": "add", "path": f"/spec/http/{index - before}", "value": http} for http in reversed(routes)]
@@ -236,8 +222,3 @@ class IstioRouter(WeightedListRouter):
             return name
         ours = namespace == self._context.namespace
         return name if ours and (not domain or domain == "svc" or domain.startswith("svc.")) else ""
-
-
-def _index(split: Split) -> int:
-    """Which http route a list belongs to (``/spec/http/3/route``)."""
-    return int(split.path.split("/")[3])

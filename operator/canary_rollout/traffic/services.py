@@ -31,7 +31,7 @@ def cluster_address(reader: Reader, namespace: str, name: str) -> tuple[str, int
         ServiceUnusableError: missing, ExternalName (it could point anywhere), headless, or no port to choose.
     """
     where = f"Service {namespace}/{name}"
-    spec = _usable(reader, namespace, name)
+    spec = routable(reader, namespace, name)
     address = spec.get("clusterIP") or ""
     if address in {"", "None"}:
         raise ServiceUnusableError(f"{where} is headless (it has no ClusterIP): name an ordinary ClusterIP Service")
@@ -45,7 +45,7 @@ def outside_address(reader: Reader, namespace: str, name: str) -> tuple[str, int
         ServiceUnusableError: missing, ExternalName, no load balancer's IP address in its status, no port to choose.
     """
     where = f"Service {namespace}/{name}"
-    spec = _usable(reader, namespace, name)
+    spec = routable(reader, namespace, name)
     status: dict[str, Any] = find_service(reader, namespace, name).get("status") or {}
     found = [entry["ip"] for entry in (status.get("loadBalancer") or {}).get("ingress") or [] if entry.get("ip")]
     if not found:
@@ -55,7 +55,12 @@ def outside_address(reader: Reader, namespace: str, name: str) -> tuple[str, int
     return f"{found[0]}", _port(spec, where)
 
 
-def _usable(reader: Reader, namespace: str, name: str) -> dict[str, Any]:
+def routable(reader: Reader, namespace: str, name: str) -> dict[str, Any]:
+    """The spec of a Service that traffic may be sent to.
+
+    Raises:
+        ServiceUnusableError: missing, or an ExternalName (it could point anywhere).
+    """
     spec: dict[str, Any] = find_service(reader, namespace, name).get("spec") or {}
     where = f"Service {namespace}/{name}"
     if spec.get("type") == "ExternalName":
@@ -79,7 +84,7 @@ def service_port(reader: Reader, namespace: str, name: str, wanted: int | None =
         ServiceUnusableError: missing, ExternalName, no such port, or no port to choose.
     """
     where = f"Service {namespace}/{name}"
-    spec = _usable(reader, namespace, name)
+    spec = routable(reader, namespace, name)
     ports = [port for port in spec.get("ports") or [] if port.get("protocol", "TCP") == "TCP"]
     if wanted is not None:
         if all(port.get("port") != wanted for port in ports):

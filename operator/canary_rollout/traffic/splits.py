@@ -41,6 +41,11 @@ class Split:
     weight_at: str = "/weight"
 
     @property
+    def rule(self) -> int:
+        """Index of the rule or route that the list belongs to (3 in ``/spec/http/3/route``)."""
+        return int(self.path.split("/")[3])
+
+    @property
     def others(self) -> int:
         """What backends that are neither stable nor this canary weigh together."""
         return sum(self.weights) - self.weights[self.stable] - self.weights[self.canary]
@@ -93,11 +98,19 @@ class Split:
         # Doubling would halve the others: a hundredth of a per cent less in the sum moves no share by as much as that.
         return (stable - 1, weight) if stable > 0 else (stable + 1, weight)
 
-    def to_nothing(self) -> tuple[int, int]:
-        """Stable's and the canary's weight for share 0, whatever the others weigh: stable takes the canary's part."""
+    def to_nothing(self, *, trace: bool = False) -> tuple[int, int]:
+        """Stable's and the canary's weight for share 0, whatever the others weigh: stable takes the canary's part.
+
+        Args:
+            trace: whether something must change although the canary has nothing already.
+        """
+        present, part = (self.weights[self.stable], self.weights[self.canary]), sum(self.weights) - self.others
         if self.others == 0:
-            return FULL, 0
-        return self.weights[self.stable] + self.weights[self.canary], 0
+            return (FULL * _TWOFOLD, 0) if trace and present == (FULL, 0) else (FULL, 0)
+        if not trace or present != (part, 0):
+            return part, 0
+        # Towards the sum that a list with others should have, so that repeating it comes back.
+        return (part - 1, 0) if part > 0 and sum(self.weights) >= FULL else (part + 1, 0)
 
 
 def share_of(splits: Iterable[Split]) -> int:
@@ -128,11 +141,8 @@ def changes(splits: Iterable[Split], weight: int, *, trace: bool) -> list[Object
     for split in lists:
         if split.gives(weight) and not trace:
             continue
-        if weight == 0 and split.weights[split.canary] > 0:
-            stable, canary = split.to_nothing()
-        else:
-            stable, canary = split.wanted(weight, trace=trace)
-            trace = False
+        stable, canary = split.wanted(weight, trace=trace) if weight else split.to_nothing(trace=trace)
+        trace = False
         for index, value in ((split.stable, stable), (split.canary, canary)):
             backend = f"{split.path}/{index}"
             operations.append({"op": "test", "path": f"{backend}{split.name_at}", "value": split.names[index]})

@@ -21,9 +21,10 @@ from typing import Any, Final
 from canary_rollout.kube.port import INGRESS_ROUTES, TRAEFIK_SERVICES, Object
 from canary_rollout.model.route import Capabilities, Proof
 from canary_rollout.traffic.foreign import Writer, last_writer
+from canary_rollout.traffic.object_router import Place
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
-from canary_rollout.traffic.weighted_lists import Lists, Place, WeightedListRouter, find_split, none_names_both
+from canary_rollout.traffic.weighted_lists import Lists, WeightedListRouter, find_split, none_names_both
 
 _DEFAULT_WEIGHT: Final = 1
 

@@ -23,9 +23,10 @@ from canary_rollout.kube.port import VIRTUAL_SERVERS, Object
 from canary_rollout.model.route import Capabilities, Proof
 from canary_rollout.model.units import FULL, format_weight
 from canary_rollout.traffic.foreign import Writer
+from canary_rollout.traffic.object_router import Confirmation, Place
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
-from canary_rollout.traffic.weighted_lists import Lists, Place, WeightedListRouter, find_split, none_names_both
+from canary_rollout.traffic.weighted_lists import Lists, WeightedListRouter, find_split, none_names_both
 
 STEP: Final = 100
 """Basis points of a per cent."""
@@ -114,12 +115,12 @@ class VirtualServerRouter(WeightedListRouter):
                 if entries := _list(match, "splits"):
                     yield f"/spec/routes/{index}/matches/{number}/splits", f"match {number} of {where}", entries
 
-    def _confirmation(self, obj: Object, writer: Writer) -> tuple[str, float | None]:
+    def _confirmation(self, obj: Object, writer: Writer) -> Confirmation:
         status = obj.get("status") or {}
         if status.get("state") not in _SERVED:
             state = status.get("state") or "nothing"
             said = f": {status.get('message')}" if status.get("message") else ""
-            return f"the controller says {state} of {self.where}{said}", None
+            return Confirmation(f"the controller says {state} of {self.where}{said}")
         return super()._confirmation(obj, writer)
 
     # Writing

@@ -1,28 +1,28 @@
-"""Weights in lists of a user's own object, by JSON Patch with tests: what the routers for Istio, Traefik, Contour and F5 share.
+"""Weights in lists of a user's own object, by JSON Patch with tests: what all routers share that write into one.
 
-Nothing but weights is changed in such an object. A raise is guarded by the resourceVersion it was decided on, a lowering
+Nothing but weights is changed in such an object, and rules for people where a router may add them: lists are atomic, so
+server-side apply of a weight alone is impossible (it would take over the whole list). A raise is guarded by the resourceVersion it was decided on, a lowering
 by the backends' names alone (design invariant 10); when the lists moved under a lowering, it is made again from what the
 API server has now. Who wrote the weights, when, and for which revision is read from the API server's own bookkeeping
 (:mod:`traffic.foreign`); a verdict cannot be left there, it is in the CanaryRollout's status alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from canary_rollout.kube.port import SERVICES, ConflictError, NotFoundError, Object, Resource
+from canary_rollout.kube.port import ConflictError, NotFoundError, Object
+from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Proof, Route, RouteView
 from canary_rollout.model.units import FULL
-from canary_rollout.traffic.foreign import Writer, authorship, last_writer
+from canary_rollout.traffic.foreign import Writer, authorship, settled_at
 from canary_rollout.traffic.nginx import validate
-from canary_rollout.traffic.port import Rejected, RouterContext, RouterError, Watched, Written
-from canary_rollout.traffic.services import find_service
+from canary_rollout.traffic.object_router import UNKNOWN_COHORT, Confirmation, ObjectRouter, resource_version
+from canary_rollout.traffic.port import Rejected, RouterError, Written
 from canary_rollout.traffic.splits import Split, changes, lowers, share_of
 
 _ATTEMPTS: Final = 3
 """Times a lowering is written anew when the user's lists moved under it."""
-_COARSE: Final = 1.0
-"""Seconds: the API server notes the time of a write in whole ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,39 +38,11 @@ class Lists:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The user's object.
-
-    Attributes:
-        resource: its kind.
-        name: its name.
-        field: where the CanaryRollout names it, as in ``traffic.contour.httpProxy``.
-        owned: names of the fields that lead to the atomic list with the weights, as in ``("spec", "routes")``.
-        app: what the data plane is called.
-    """
-
-    resource: Resource
-    name: str
-    field: str
-    owned: tuple[str, ...]
-    app: str
-
-
-class WeightedListRouter:
+class WeightedListRouter(ObjectRouter):
     """Writes weights in somebody's object (:class:`traffic.port.Router`); a subclass knows where they are in its kind."""
 
     settle: float | None = None
-    """Seconds from a write until the data plane is taken to have it; ``None``: it reports, see :meth:`_reported`."""
-
-    def __init__(self, context: RouterContext, place: Place) -> None:
-        self._context = context
-        self._place = place
-
-    @property
-    def where(self) -> str:
-        """The object, for people."""
-        return f"{self._place.resource.kind} {self._context.namespace}/{self._place.name}"
+    """Seconds from a write until the data plane is taken to have it; ``None``: it reports."""
 
     # What a subclass says of its kind
 
@@ -82,9 +54,30 @@ class WeightedListRouter:
         """What of the spec this data plane cannot do, beyond stickiness, cohorts and pins."""
         yield from ()
 
-    def _reported(self, obj: Object) -> tuple[str, float | None]:
-        """What the controller has not reported yet (empty: it has taken this generation), and when it reported."""
-        raise NotImplementedError
+    def _confirmation(self, obj: Object, writer: Writer) -> Confirmation:
+        """How far the data plane is; one that reports says more than that time has passed."""
+        del obj
+        if self.settle is None:
+            raise NotImplementedError
+        at = settled_at(writer, self.settle)
+        left = at - self._context.clock.now()
+        if left <= 0:
+            return Confirmation("", at)
+        return Confirmation(f"{self._place.app} reports nothing; taken to have it in {left:.0f} s", at, again_at=at)
+
+    def _people(self, obj: Object) -> list[Object]:
+        """The rules for people in the object that are ours, in their order."""
+        del obj
+        return []
+
+    def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
+        """The rules that :meth:`_people` finds once a cohort was written.
+
+        Raises:
+            RouterError: what cannot be expressed, and why.
+        """
+        del obj, cohort
+        return []
 
     def _changes(self, lists: Lists, weight: int, *, trace: bool) -> list[Object]:
         """JSON Patch operations that give the canary ``weight`` in every list.
@@ -102,15 +95,6 @@ class WeightedListRouter:
         """0.01 % steps; several canaries of one stable may share a list."""
         proof = Proof.ACCEPTED if self.settle is None else Proof.SETTLE
         return Capabilities(step=1, sticky=False, cohorts=False, proof=proof, variants=True)
-
-    def watched(self) -> tuple[Watched, ...]:
-        """The object and both Services."""
-        namespace, services = self._context.namespace, self._context.spec.workload
-        return (
-            Watched(self._place.resource, namespace, self._place.name),
-            Watched(SERVICES, namespace, services.stable.service),
-            Watched(SERVICES, namespace, services.canary.service),
-        )
 
     def problems(self) -> list[str]:
         """Why this spec cannot be served through this object."""
@@ -142,27 +126,7 @@ class WeightedListRouter:
                     f"stages[].cohort (write a route for these people yourself), or {advice}"
                 )
 
-    def _service_problems(self) -> Iterator[str]:
-        services = self._context.spec.workload
-        for name in (services.stable.service, services.canary.service):
-            try:
-                service = find_service(self._context.reader, self._context.namespace, name)
-            except RouterError as error:
-                yield f"{error}"
-                continue
-            if (service.get("spec") or {}).get("type") == "ExternalName":
-                yield (
-                    f"Service {self._context.namespace}/{name} is an ExternalName: name a Service that selects pods of this "
-                    "namespace"
-                )
-
     # Reading
-
-    def _object(self) -> Object | None:
-        return self._context.reader.get(self._place.resource, self._context.namespace, self._place.name)
-
-    def _writer(self, obj: Object) -> Writer:
-        return last_writer(obj, *self._place.owned)
 
     def observe(self) -> RouteView | None:
         """The object as the cache has it; ``None`` when it does not exist."""
@@ -173,38 +137,47 @@ class WeightedListRouter:
         weight = share_of(lists.splits)
         revision, contested_by = authorship(writer, self._context, weight)
         uneven = not all(split.gives(weight) for split in lists.splits)
-        pending, at = self._confirmation(obj, writer)
-        waits = at is not None and self._context.clock.now() < at
+        cohort = self._cohort(obj, weight)
+        confirmation = self._confirmation(obj, writer)
+        pending = confirmation.pending
         if uneven:
             pending = f"the lists of {self.where} do not all say the same share; it is to be written again"
         return RouteView(
             weight=weight,
             revision=revision,
-            cohort=None,
+            cohort=cohort,
             confirmed=not pending,
-            confirmed_at=None if pending else at,
+            confirmed_at=None if pending else confirmation.at,
             pending=pending,
             latch=None,
             contested_by=contested_by,
-            resource_version=f"{obj['metadata'].get('resourceVersion', '')}",
+            resource_version=resource_version(obj),
             mode=f"your {self._place.resource.kind}",
-            outdated=uneven,
+            outdated=uneven or cohort is UNKNOWN_COHORT,
             carries_latch=False,
-            again_at=at if waits else None,
+            again_at=confirmation.again_at,
         )
 
-    def _confirmation(self, obj: Object, writer: Writer) -> tuple[str, float | None]:
-        """What is still waited for, and when it has settled (``None``: nobody knows yet)."""
-        if self.settle is None:
-            return self._reported(obj)
-        settled = writer.at + _COARSE + self.settle
-        left = settled - self._context.clock.now()
-        return (f"{self._place.app} reports nothing; taken to have it in {left:.0f} s" if left > 0 else ""), settled
+    def _cohort(self, obj: Object, weight: int) -> Cohort | None:
+        """The cohort that our rules for people say: one of this spec's, or one that equals none."""
+        there = self._people(obj)
+        if not there and (weight == 0 or self._context.spec.traffic.pin is None):
+            return None
+        for candidate in (None, *(cohort for _, cohort in self._stage_cohorts())):
+            try:
+                if self._people_for(obj, candidate) == there:
+                    return candidate
+            except RouterError:
+                continue  # cannot be expressed, so it is not what is there
+        return UNKNOWN_COHORT if there else None
 
     # Writing
 
     async def ensure(self, route: Route, *, fence: str | None) -> Written | Rejected:
-        """Write the weights; nothing when they are there already, written by us for this revision."""
+        """Write the weights; nothing when they are there already, written by us for this revision.
+
+        A lowering is tried again on what the API server has now when that moved meanwhile, as long as it still is one.
+        """
         there = self._object()
         for attempt in range(_ATTEMPTS):
             if there is None:
@@ -216,7 +189,7 @@ class WeightedListRouter:
             except RouterError as error:
                 return Rejected(f"{error}")
             if not operations:
-                return Written(f"{there['metadata'].get('resourceVersion', '')}", changed=False)
+                return Written(resource_version(there), changed=False)
             try:
                 answer = await self._send(operations, manager)
             except NotFoundError:
@@ -226,7 +199,7 @@ class WeightedListRouter:
                     raise
                 there, fence = await self._moved(conflict, route, fence)
             else:
-                return Written(f"{answer['metadata'].get('resourceVersion', '')}", changed=True)
+                return Written(resource_version(answer), changed=True)
         return Rejected(f"{self.where} is gone: create it again")
 
     async def _moved(
@@ -241,7 +214,7 @@ class WeightedListRouter:
             return there, fence
         if route.cohort is not None or not lowers(self._lists(there).splits, route.weight):
             raise conflict
-        return there, f"{there['metadata'].get('resourceVersion', '')}"
+        return there, resource_version(there)
 
     async def _live(self) -> Object | None:
         try:
@@ -261,13 +234,13 @@ class WeightedListRouter:
             RouterError: what cannot be written, and why.
         """
         lists, writer = self._lists(there), self._writer(there)
-        weight = validate.whole_number("weight", route.weight, 0, FULL)
+        share, weight = share_of(lists.splits), validate.whole_number("weight", route.weight, 0, FULL)
         additions = self._additions(there, lists, route)
-        raising = weight > share_of(lists.splits) or route.cohort is not None or route.mirror > 0
-        if raising and lists.problems:
+        people = route.cohort is not None and route.cohort != self._cohort(there, share)
+        if (weight > share or people or route.mirror > 0) and lists.problems:
             raise RouterError(lists.problems[0])
         manager = writer.manager(self._context.name, route.revision)
-        trace = authorship(writer, self._context, share_of(lists.splits))[0] != route.revision
+        trace = authorship(writer, self._context, share)[0] != route.revision
         operations = [*self._changes(lists, weight, trace=trace and not additions), *additions]
         if operations and fence is not None:
             operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": fence})
@@ -286,7 +259,17 @@ class WeightedListRouter:
         return []
 
     async def release(self) -> None:
-        """Nothing of ours is in the object but the weights, which stay as they are."""
+        """The weights stay as they are, and rules for people went with the last of the weight: nothing else is ours."""
+
+
+def removals(path: str, entries: list[Object], is_ours: Callable[[Object], bool]) -> list[Object]:
+    """JSON Patch operations that take what is ours out of the list at ``path``, the last first, each guarded by its name."""
+    found: list[Object] = []
+    for index, entry in reversed(list(enumerate(entries))):
+        if is_ours(entry):
+            at = f"{path}/{index}"
+            found += [{"op": "test", "path": f"{at}/name", "value": entry["name"]}, {"op": "remove", "path": at}]
+    return found
 
 
 def find_split(names: list[str], stable: str, canary: str, where: str) -> tuple[int, int] | str:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fake_api import Answer, Drop, FakeApi
 
-from canary_rollout.controller.informer import Informers
+from canary_rollout.controller.informers import Informers
 from canary_rollout.kube.cache import Cache
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,

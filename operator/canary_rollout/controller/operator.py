@@ -13,7 +13,8 @@ from canary_rollout.controller.comparing import TickObserver
 from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
-from canary_rollout.controller.informer import Informers, WatchObserver
+from canary_rollout.controller.informer import WatchObserver
+from canary_rollout.controller.informers import Informers
 from canary_rollout.controller.lease import Lease
 from canary_rollout.controller.owners import Owners, urgent
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 from rollouts import GOOD
 
-from canary_rollout.model.measures import default_halt_rules
+from canary_rollout.model.halt_rules import default_halt_rules
 from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.units import format_duration

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from rollouts import GOOD
 
 from canary_rollout.model.effective import MOST_RULES, resolve
-from canary_rollout.model.measures import STANDARD, BaselineFrom, HaltRule, default_halt_rules
+from canary_rollout.model.halt_rules import STANDARD, HaltRule, default_halt_rules
+from canary_rollout.model.measures import BaselineFrom
 from canary_rollout.model.presets import PRESETS
 from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSetReference
 from canary_rollout.model.spec import Action, CanaryRolloutSpec

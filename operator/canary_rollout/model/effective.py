@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from canary_rollout.model.measures import HaltRule, default_halt_rules, merged
+from canary_rollout.model.halt_rules import HaltRule, default_halt_rules, merged
 from canary_rollout.model.rule_sets import HaltRuleSetSpec, RuleSetError, RuleSetReference
 from canary_rollout.model.spec import CanaryRolloutSpec
 

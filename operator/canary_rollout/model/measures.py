@@ -1,11 +1,11 @@
-"""What is measured and what follows: halt rules, and the gates at the two ends of a stage.
+"""What is measured, and the gates at the two ends of a stage; halt rules, which are measured alike, are in ``halt_rules``.
 
 The shape, for those who build on it:
 
 - :class:`Measure` says *what*: exactly one of ``preset`` (name), ``query`` (PromQL) and ``alert`` (selector of firing alerts); plus
   ``source`` (whose series the preset reads; default ``metrics.source``), ``server`` (one of ``metrics.servers``), ``window``,
   ``min_requests`` and ``baseline`` (what ratios and sigmas are held against: ``Stable``, ``BeforeRollout``, ``SameHour``, ``Fixed``).
-- :class:`HaltRule` adds one bound (``above | below | above_ratio | below_ratio | above_sigma``; none with ``alert``), ``for_``, ``action``,
+- ``HaltRule`` adds one bound (``above | below | above_ratio | below_ratio | above_sigma``; none with ``alert``), ``for_``, ``action``,
   ``unless_stable_too``, ``dry_run``, ``enabled``. :class:`Gate` adds one bound (``max | min | max_ratio | min_ratio | max_sigma``) and ``for_``.
 - A halt rule *as written* may be partial: one that has the name of a standard rule and leaves out the measure or the bound changes
   only the fields it names. Whole rules come from ``CanaryRolloutSpec.rules_for(stage)``, never from ``spec.halt_rules``.
@@ -13,7 +13,7 @@ The shape, for those who build on it:
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema, model_validator
 
@@ -22,7 +22,6 @@ from canary_rollout.model.cel import Rule
 from canary_rollout.model.fields import DnsLabel, PromQL, SpecModel, Text
 from canary_rollout.model.metrics import SourceName
 from canary_rollout.model.presets import Preset
-from canary_rollout.model.standard_rules import STANDARD_NAMES, STANDARD_RULES
 from canary_rollout.model.units import Duration, Number, SecondOrMore
 
 
@@ -117,29 +116,28 @@ class AlertSelector(SpecModel):
     )
 
 
-_MEASURES: Final = ("preset", "query", "alert")
+MEASURES: Final = ("preset", "query", "alert")
 _ONE_OF_THREE: Final = (
     "name exactly one of preset (a ready-made query), query (PromQL of your own) and alert (firing alerts)"
 )
-_STANDARD: Final = f"self.name in [{', '.join(map(cel.literal, STANDARD_NAMES))}]"
-_OFF: Final = "(has(self.enabled) && !self.enabled)"
-_ONE_MEASURE: Final = Rule(
-    cel.only_one(*_MEASURES),
+ONE_MEASURE: Final = Rule(
+    cel.only_one(*MEASURES),
     "name exactly one of preset, query and alert",
-    f"{cel.literal(_ONE_OF_THREE + '; found ')} + {cel.found(*_MEASURES)}",
+    f"{cel.literal(_ONE_OF_THREE + '; found ')} + {cel.found(*MEASURES)}",
 )
 _BASELINE_WORDS: Final = (
     "a baseline belongs to a ratio or a sigma, and a sigma needs the baseline SameHour: mend one of the two"
 )
 
 
-def _given(model: SpecModel, names: tuple[str, ...]) -> list[str]:
+def filled(model: SpecModel, names: tuple[str, ...]) -> list[str]:
     """Those of the fields (by their names in YAML) that have a value."""
     aliases = {field.alias: name for name, field in type(model).model_fields.items()}
     return [name for name in names if getattr(model, aliases[name]) is not None]
 
 
-def _no_baseline_without(ratios: tuple[str, ...], sigma: str) -> Rule:
+def no_baseline_without(ratios: tuple[str, ...], sigma: str) -> Rule:
+    """The CRD's rule that a baseline is given only beside one of these bounds (their names in YAML)."""
     compared = " || ".join(f"has(self.{name})" for name in ratios)
     return Rule(
         f"!has(self.baseline) || {compared} || (has(self.{sigma}) && self.baseline.from == 'SameHour')",
@@ -199,7 +197,7 @@ class Measure(SpecModel):
         return None
 
     def _check_measure(self, where: str) -> None:
-        given = _given(self, _MEASURES)
+        given = filled(self, MEASURES)
         if len(given) != 1:
             raise ValueError(f"{_ONE_OF_THREE}; found {' and '.join(given) or 'none'}")
         if self.baseline is None:
@@ -209,20 +207,20 @@ class Measure(SpecModel):
             raise ValueError(f"{where}{_BASELINE_WORDS}")
 
     def _check_bound(self, what: str, names: tuple[str, ...]) -> None:
-        given = _given(self, names)
+        given = filled(self, names)
         if self.alert is not None:
             if given:
                 raise ValueError(f"{what} with an alert fails while it fires: take {' and '.join(given)} away")
         elif len(given) != 1:
-            raise ValueError(f"{what} names exactly one of {_listed(names)}; found {' and '.join(given) or 'none'}")
+            raise ValueError(f"{what} names exactly one of {listed(names)}; found {' and '.join(given) or 'none'}")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """The names as a sentence has them: a, b and c."""
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 GATE_BOUNDS: Final = ("max", "min", "maxRatio", "minRatio", "maxSigma")
-RULE_BOUNDS: Final = ("above", "below", "aboveRatio", "belowRatio", "aboveSigma")
 
 
 class Gate(Measure):
@@ -230,17 +228,17 @@ class Gate(Measure):
 
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
-            _ONE_MEASURE,
+            ONE_MEASURE,
             Rule(
                 f"has(self.alert) ? {' && '.join(f'!has(self.{name})' for name in GATE_BOUNDS)} : {cel.only_one(*GATE_BOUNDS)}",
-                f"a gate names exactly one of {_listed(GATE_BOUNDS)}, and one with an alert none",
-                f"'a gate names exactly one of {_listed(GATE_BOUNDS)}; found ' + " + cel.found(*GATE_BOUNDS),
+                f"a gate names exactly one of {listed(GATE_BOUNDS)}, and one with an alert none",
+                f"'a gate names exactly one of {listed(GATE_BOUNDS)}; found ' + " + cel.found(*GATE_BOUNDS),
             ),
             Rule(
                 "has(self.name) || has(self.preset)",
                 "a gate without a preset needs a name to be spoken of: add one, as in name: slow-checkouts",
             ),
-            _no_baseline_without(("maxRatio", "minRatio"), "maxSigma"),
+            no_baseline_without(("maxRatio", "minRatio"), "maxSigma"),
         )
     )
 
@@ -289,126 +287,3 @@ class Gate(Measure):
     def label(self) -> str:
         """The name shown to people."""
         return self.name or f"{self.preset}"
-
-
-class HaltRule(Measure):
-    """A condition that stops a rollout when it has held for ``for``.
-
-    As written it may be partial: one with the name of a standard rule that leaves out what is measured or the bound changes only what
-    it names, and one that is only switched off (``enabled: false``) needs nothing else.
-    """
-
-    PARTIAL: ClassVar[bool] = True
-    """Its defaults are not in the CRD: filled in by the API server, they would overwrite the standard rule's own."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel.rules(
-            Rule(
-                f"{_ONE_MEASURE.rule} || (({_STANDARD} || {_OFF}) && {' && '.join(f'!has(self.{name})' for name in _MEASURES)})",
-                _ONE_MEASURE.message,
-                _ONE_MEASURE.expression,
-            ),
-            Rule(
-                f"has(self.alert) ? {' && '.join(f'!has(self.{name})' for name in RULE_BOUNDS)} : "
-                f"{cel.only_one(*RULE_BOUNDS)} || (({_STANDARD} || {_OFF}) && "
-                f"{' && '.join(f'!has(self.{name})' for name in RULE_BOUNDS)})",
-                f"a halt rule names exactly one of {_listed(RULE_BOUNDS)}, and one with an alert none",
-                f"'halt rule ' + self.name + ' names exactly one of {_listed(RULE_BOUNDS)}; found ' + "
-                + cel.found(*RULE_BOUNDS),
-            ),
-            _no_baseline_without(("aboveRatio", "belowRatio"), "aboveSigma"),
-        )
-    )
-
-    name: DnsLabel = Field(
-        description="What the rule is called in status, events and metrics; unique in this list. With the name of a "
-        "standard rule and without a measure or a bound, only the fields named here are changed in that one."
-    )
-    above: Number | None = Field(None, description="Breached while the canary's value is above this.")
-    below: Number | None = Field(None, description="Breached while the canary's value is below this.")
-    above_ratio: Number | None = Field(
-        None, description="Breached while the canary's value is above this many times the baseline."
-    )
-    below_ratio: Number | None = Field(
-        None, description="Breached while the canary's value is below this many times the baseline."
-    )
-    above_sigma: Number | None = Field(
-        None, description="Breached while the canary's value is more than this many spreads above the baseline."
-    )
-    for_: Duration = Field(
-        default=0.0, alias="for", description="How long the breach must last without a break. Default: 0s."
-    )
-    unless_stable_too: StrictBool = Field(
-        default=True,
-        description="A threshold that stable breaches too says nothing about the canary: no verdict then. Default: true.",
-    )
-    action: Action = Field(
-        Action.ROLLBACK,
-        description="What happens. Rollback: weight 0, and this revision stays there. Pause: the weight is held until "
-        "somebody says resume. Alert: it is said, nothing more. Default: Rollback.",
-    )
-    dry_run: StrictBool = Field(
-        default=False, description="true: what the rule would do is said and not done. Default: false."
-    )
-    enabled: StrictBool = Field(default=True, description="false: the rule is listed but not evaluated. Default: true.")
-
-    @property
-    def ratio(self) -> float | None:
-        """The bound as a multiple of the baseline, if it is one."""
-        return self.above_ratio if self.above_ratio is not None else self.below_ratio
-
-    @property
-    def sigma(self) -> float | None:
-        """The bound in spreads above the baseline, if it is one."""
-        return self.above_sigma
-
-    @property
-    def partial(self) -> bool:
-        """Whether it says nothing about what is measured, or nothing about the bound."""
-        if self.alert is not None:
-            return False
-        bounds = (self.above, self.below, self.above_ratio, self.below_ratio, self.above_sigma)
-        return (self.preset is None and self.query is None) or all(bound is None for bound in bounds)
-
-    @model_validator(mode="after")
-    def _whole_or_known(self) -> Self:
-        may_be_partial = self.name in STANDARD_NAMES or not self.enabled
-        if not may_be_partial or _given(self, _MEASURES):
-            self._check_measure(f"halt rule {self.name}: ")
-        if not may_be_partial or _given(self, RULE_BOUNDS):
-            self._check_bound(f"halt rule {self.name}", RULE_BOUNDS)
-        return self
-
-    def over(self, base: "HaltRule") -> "HaltRule":
-        """``base`` with the fields that this rule names; a measure or a bound replaces the one that was there."""
-        named: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        aliases = {field.alias: name for name, field in type(self).model_fields.items()}
-        for group in (_MEASURES, RULE_BOUNDS):
-            if _given(self, group):
-                named.update({aliases[name]: getattr(self, aliases[name]) for name in group})
-        if _given(self, RULE_BOUNDS) and self.baseline is None:
-            named["baseline"] = None
-        return base.model_copy(update=named)
-
-
-def merged(*layers: tuple[HaltRule, ...]) -> tuple[HaltRule, ...]:
-    """Rules by name: a partial one changes the one before it (or the standard one), a whole one takes its place."""
-    rules: dict[str, HaltRule] = {}
-    for layer in layers:
-        for rule in layer:
-            base = (rules.get(rule.name) or STANDARD.get(rule.name)) if rule.partial else None
-            rules[rule.name] = rule if base is None else rule.over(base)
-    return tuple(rules.values())
-
-
-def _standard() -> dict[str, HaltRule]:
-    return {raw["name"]: HaltRule.model_validate(raw) for raw in STANDARD_RULES}
-
-
-STANDARD: Final = _standard()
-"""The standard rules by name."""
-
-
-def default_halt_rules() -> tuple[HaltRule, ...]:
-    """What every rollout is watched by unless it says ``defaultHaltRules: false``."""
-    return tuple(STANDARD.values())

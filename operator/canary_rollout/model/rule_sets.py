@@ -23,7 +23,8 @@ from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
 from canary_rollout.model.fields import DnsLabel, DnsName, PromQL, SpecModel, Text
-from canary_rollout.model.measures import Action, BaselineFrom, HaltRule, merged
+from canary_rollout.model.halt_rules import HaltRule, merged
+from canary_rollout.model.measures import Action, BaselineFrom
 from canary_rollout.model.metrics import SourceName
 from canary_rollout.model.presets import Preset
 

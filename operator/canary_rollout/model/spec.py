@@ -20,17 +20,8 @@ from canary_rollout.model.fields import (
     SpecModel,
     Url,
 )
-from canary_rollout.model.measures import (
-    Action,
-    AlertSelector,
-    Baseline,
-    BaselineFrom,
-    Gate,
-    HaltRule,
-    Measure,
-    default_halt_rules,
-    merged,
-)
+from canary_rollout.model.halt_rules import HaltRule, default_halt_rules, merged
+from canary_rollout.model.measures import Action, AlertSelector, Baseline, BaselineFrom, Gate, Measure
 from canary_rollout.model.metrics import Arms, Metrics
 from canary_rollout.model.presets import PRESETS, Preset
 from canary_rollout.model.routers import IngressNginxTraffic, NginxTraffic

@@ -9,7 +9,8 @@ from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.fields import DnsLabel, SpecModel
-from canary_rollout.model.measures import Gate, HaltRule
+from canary_rollout.model.halt_rules import HaltRule
+from canary_rollout.model.measures import Gate
 from canary_rollout.model.units import (
     DURATION_PATTERN,
     FULL,

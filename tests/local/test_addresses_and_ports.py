@@ -67,6 +67,6 @@ def test_a_port_in_use_is_not_given(monkeypatch):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        monkeypatch.setattr("canary_rollout.local.ports.random.randint", lambda *_: taken)
+        monkeypatch.setattr("canary_rollout.local.ports._random.randint", lambda *_: taken)
         with pytest.raises(OSError, match="no free port"):
             free_port()

@@ -17,6 +17,11 @@ from canary_rollout.controller.lease import LeaseLostError
 from canary_rollout.controller.main import LEASE_LOST, _first
 from canary_rollout.kube.port import EVENTS, LEASES
 
+WITHIN = 60.0
+"""Seconds for what must come anyway, on however slow a machine."""
+TICK = 300
+"""Seconds between two looks at the metrics: longer than anybody waits here, so that whatever comes is no tick's doing."""
+
 
 @contextlib.asynccontextmanager
 async def process(*arguments, **environment):
@@ -39,7 +44,7 @@ async def process(*arguments, **environment):
 
 
 async def last_words(started) -> str:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN):
         said = await started.stderr.read()
         await started.wait()
     return said.decode()
@@ -49,7 +54,7 @@ async def last_words(started) -> str:
 async def world(monkeypatch):
     monkeypatch.setattr(virtual_time, "EPOCH", time.time() - asyncio.get_running_loop().time())
     stages = [{"name": "first", "weight": "5%", "hold": "1h"}, {"name": "all", "weight": "100%", "hold": "1h"}]
-    world = World(stages=stages, metrics={"prometheus": "http://127.0.0.1:9", "interval": "1s"})
+    world = World(stages=stages, metrics={"prometheus": "http://127.0.0.1:9", "interval": f"{TICK}s"})
     world.deployments.ready_after = 0.2
     return await world.build()
 
@@ -63,17 +68,17 @@ async def test_a_release_a_crash_and_a_goodbye(world, tmp_path):
         arguments = ["--kubeconfig", server.kubeconfig(tmp_path / "config"), "--port", "0"]
         arguments += ["--namespace", "system", "--lease", "canary", "--identity", "me"]
         async with process(*arguments) as started:
-            await world.rest("Idle", 30)
+            await world.rest("Idle", WITHIN)
             assert holder(world) == "me"
             await world.release()
-            await world.until(lambda: world.weight == 500, 15)
-            began = time.monotonic()
+            await world.until(lambda: world.weight == 500, WITHIN)
             world.deployments.crash(SHOP, "checkout-canary")
-            await world.until(lambda: world.weight == 0, 15)
-            assert time.monotonic() - began < 2, "measured in earnest by `make bench`; here only that it is no timer"
-            await world.until(lambda: world.state.get("halts"), 15)
             await world.until(
-                lambda: any(row.obj["type"] == "Warning" for row in world.api.store._rows[EVENTS].values()), 15
+                lambda: world.weight == 0, WITHIN
+            )  # measured by `make bench`; here, that no tick is waited for
+            await world.until(lambda: world.state.get("halts"), WITHIN)
+            await world.until(
+                lambda: any(row.obj["type"] == "Warning" for row in world.api.store._rows[EVENTS].values()), WITHIN
             )
             started.send_signal(signal.SIGTERM)
             said = await last_words(started)
@@ -87,7 +92,7 @@ async def test_a_lease_that_is_taken_ends_the_process_with_its_own_code(world, t
         arguments = ["--kubeconfig", server.kubeconfig(tmp_path / "config"), "--port", "0"]
         arguments += ["--namespace", "system", "--lease", "canary", "--identity", "me"]
         async with process(*arguments) as started:
-            await world.until(lambda: holder(world) == "me", 30)
+            await world.until(lambda: holder(world) == "me", WITHIN)
             theirs = {"spec": {"holderIdentity": "somebody", "acquireTime": None}}
             await world.user.merge_patch(LEASES, "system", "canary", theirs)
             said = await last_words(started)

@@ -16,6 +16,7 @@ from canary_rollout.local.app.server import App
 from canary_rollout.local.load import LoadConfig, LoadConfigError, LoadGenerator, Snapshot
 from canary_rollout.local.load.client import AnswerParser, MalformedError
 from canary_rollout.local.load.config import Population
+from canary_rollout.local.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 APP = b"HTTP/1.1 200 OK\r\nX-App-Version: v1\r\nX-App-Pod: checkout-aaa-bbbbb\r\nContent-Length: 2\r\n\r\nok"
@@ -38,11 +39,17 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await asyncio.sleep(0.02)  # what was just accepted gets its task
+        await some_rounds()  # what was just accepted gets its task
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.02)  # and what is closed gets to close its socket
+        await some_rounds()  # and what is closed gets to close its socket
+
+
+async def some_rounds() -> None:
+    """Let the event loop go round, however much time stands still in between."""
+    for _ in range(10):
+        await asyncio.sleep(0.002)
 
 
 def answering(*answers: bytes, then: str = "keep") -> Handler:
@@ -63,7 +70,7 @@ def answering(*answers: bytes, then: str = "keep") -> Handler:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110  # counts are polled, as the demo does
             await asyncio.sleep(0.01)
 
@@ -100,9 +107,12 @@ async def test_the_rate_is_kept_whatever_the_answers_take():
             await asyncio.sleep(0.05)
             writer.write(APP)
 
+    def kept(now: Snapshot) -> bool:
+        return now.elapsed > 1.5 and now.sent > 0.95 * 200 * now.elapsed  # after a standstill it makes up for it
+
     async with serving(slow) as port:
-        counts = await load(port, lambda now: now.elapsed > 1.5, rate=200, connections=30)
-    assert counts.sent == pytest.approx(200 * counts.elapsed, rel=0.1)
+        counts = await load(port, kept, rate=200, connections=30)
+    assert counts.sent <= 200 * counts.elapsed
 
 
 async def test_errors_of_the_app_and_answers_of_nobody_are_kept_apart():
@@ -126,9 +136,9 @@ async def test_a_success_that_no_application_produced_is_no_success():
 
 
 async def test_a_connection_closed_between_requests_is_no_error():
-    # At this rate every connection is idle for long after the server has closed it.
+    # So many that each is idle for long after the server has closed it, also when all requests of a standstill come at once.
     async with serving(answering(APP, then="close")) as port:
-        counts = await load(port, lambda now: now.answered >= 20, rate=40)
+        counts = await load(port, lambda now: now.answered >= 20, rate=40, connections=200)
     assert counts.transport_errors == 0
     assert counts.closed_idle >= 16
 
@@ -182,10 +192,11 @@ async def test_no_answer_in_time_is_a_transport_error():
 
 
 async def test_a_server_that_goes_away_is_counted_as_refusing_and_found_again():
-    async with serving(answering(APP)) as port:
+    port = free_port()  # not one that an outgoing connection may take meanwhile
+    async with serving(answering(APP), port):
         generator = LoadGenerator(LoadConfig((("127.0.0.1", port),), rate=200, connections=4))
         await generator.start()
-        await asyncio.sleep(0.2)
+        await until(lambda: generator.snapshot().ok > 20)
         assert generator.snapshot().transport_errors == 0
     await until(lambda: "refused" in generator.snapshot().transport_kinds)
     before = generator.snapshot().ok
@@ -196,10 +207,8 @@ async def test_a_server_that_goes_away_is_counted_as_refusing_and_found_again():
 
 
 async def test_nobody_listening_is_said_before_anything_is_counted():
-    async with serving(answering(APP)) as port:
-        pass
     with pytest.raises(OSError, match="Connect"):
-        await LoadGenerator(LoadConfig((("127.0.0.1", port),))).start()
+        await LoadGenerator(LoadConfig((("127.0.0.1", free_port()),))).start()
 
 
 async def test_one_long_request_is_followed_by_itself():
@@ -208,7 +217,7 @@ async def test_one_long_request_is_followed_by_itself():
     generator = LoadGenerator(LoadConfig((("127.0.0.1", port),), rate=1, connections=1))
     await generator.start()
     outcome = await generator.single("/slow?seconds=0.3", "tenant-x")
-    late = await generator.single("/slow?seconds=5", "tenant-x", timeout=0.2)
+    late = await generator.single("/slow?seconds=1", "tenant-x", timeout=0.2)
     counts = await generator.stop()
     await app.stop()
     assert (outcome.kind, outcome.answer.app_version) == ("ok", "v1")
@@ -222,7 +231,7 @@ async def test_each_request_can_be_logged(tmp_path: Path):
     async with serving(answering(APP)) as port:
         generator = LoadGenerator(LoadConfig((("127.0.0.1", port),), rate=100, connections=2), log)
         await generator.start()
-        await asyncio.sleep(0.3)
+        await until(lambda: generator.snapshot().answered >= 20)
         counts = await generator.stop()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == counts.answered
@@ -242,10 +251,10 @@ async def test_the_process_reports_obeys_and_ends_with_its_input():
             "--rate", "100", "--connections", "2",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        events = [json.loads(await asyncio.wait_for(process.stdout.readline(), 20)) for _ in range(3)]
+        events = [json.loads(await asyncio.wait_for(process.stdout.readline(), 60)) for _ in range(3)]
         process.stdin.write(b"single / tenant-1\nnonsense\n")
         process.stdin.close()
-        rest, _ = await asyncio.wait_for(process.communicate(), 10)
+        rest, _ = await asyncio.wait_for(process.communicate(), 60)
     assert [event["event"] for event in events] == ["started", "counts", "counts"]
     last = [json.loads(line) for line in rest.splitlines()]
     assert {"final", "error"} <= {event["event"] for event in last}

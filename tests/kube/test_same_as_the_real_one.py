@@ -165,7 +165,7 @@ async def a_watch_ends_at_its_timeout(client, ns):
     began = asyncio.get_running_loop().time()
     async for _ in client.watch(CONFIG_MAPS, ns, resource_version=version, timeout=1):
         pass
-    assert 0.5 <= asyncio.get_running_loop().time() - began <= 10
+    assert 0.5 <= asyncio.get_running_loop().time() - began <= 100, "that is 1 s, not the 290 it takes by itself"
 
 
 async def lists_are_paged(client, ns, monkeypatch):

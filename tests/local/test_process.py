@@ -35,9 +35,10 @@ async def test_output_goes_into_the_log_and_the_exit_code_is_reported(table, tmp
     assert not table.children
 
 
-async def test_a_process_that_ignores_the_request_is_killed_after_the_grace_period(table):
-    child = table.start(["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
-    await asyncio.sleep(0.1)
+async def test_a_process_that_ignores_the_request_is_killed_after_the_grace_period(table, tmp_path):
+    log = tmp_path / "log"
+    child = table.start(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"], log=log)
+    await eventually(lambda: log.read_text() == "deaf\n", "deaf")
     assert await child.stop(0.2) == -signal.SIGKILL
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import threading
-import time
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -184,7 +183,7 @@ async def test_an_outage_holds_back_all_queries_and_ends_by_itself():
         await sampler.sample(make_request(spec()))
         assert (len(client.asked), observer.outcomes["held back"]) == (2, 2)
         client.error = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while kinds(samples) != {ReadingKind.VALUE}:
                 await asyncio.sleep(0.05)
                 clock.now += 1
@@ -216,7 +215,7 @@ async def test_a_query_that_is_given_up_before_it_was_sent_leaves_nobody_waiting
         asked = asyncio.create_task(sampler.sample(request))
         await asyncio.sleep(0)  # its queries are about to be sent
         sampler.unregister(request.key)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             samples = await asked
     assert {pair.canary.value for pair in samples.readings.values()} == {None}
 
@@ -338,10 +337,9 @@ async def test_a_server_that_does_not_answer_is_given_up_after_the_timeout():
         return web.Response()
 
     async with server(handler) as client:
-        began = time.monotonic()
-        with pytest.raises(SlowQueryError, match=r"no answer within 0\.2 s"):
-            await asyncio.to_thread(client.query, "up", 1.0, 0.2)
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(60):  # the server would never answer
+            with pytest.raises(SlowQueryError, match=r"no answer within 0\.2 s"):
+                await asyncio.to_thread(client.query, "up", 1.0, 0.2)
         given_up.set()
 
 

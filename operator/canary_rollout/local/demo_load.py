@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -87,11 +88,26 @@ class LoadProcess:
             await self._reported.wait()
 
     async def counts(self) -> Snapshot:
-        """Counts that include everything up to now."""
+        """Counts that include everything up to now.
+
+        Raises:
+            LocalClusterError: the load has ended.
+        """
+        asked = time.monotonic()
         await self._command("counts")
-        await self.wait_for_report()
-        assert self.latest is not None  # noqa: S101  # start() has waited for one
+        async with self._reported:
+            # Not the next report: that may have been on its way when we asked. Its clock is this machine's, as ours.
+            await self._reported.wait_for(lambda: self._ended or self._reported_since(asked))
+        if self.latest is None or not self._reported_since(asked):
+            raise LocalClusterError(f"the load generator has ended ({self.trouble or 'by itself'})")
         return self.latest
+
+    def _reported_since(self, moment: float) -> bool:
+        return self.latest is not None and self.latest.monotonic >= moment
+
+    @property
+    def _ended(self) -> bool:
+        return self._process is None or self._process.returncode is not None
 
     async def single(self, path: str, tenant: str) -> None:
         """Send one request of its own; its outcome appears in :attr:`singles`."""

@@ -65,14 +65,15 @@ class LoadGenerator:
         self._spawn(self._expire_forever())
 
     async def stop(self, drain: float = 5.0) -> Snapshot:
-        """Send no more, wait up to ``drain`` seconds for what is under way, and close. Returns the last counts."""
+        """Nothing is due any more; wait up to ``drain`` seconds for what was, and close. Returns the last counts."""
         self._running = False
+        deadline = time.monotonic() + drain
+        while (self._waiting or any(one.busy for one in self._open)) and time.monotonic() < deadline:
+            self._flush()
+            await asyncio.sleep(_TICK_SECONDS)
         # What was due but never written is no request any more.
         self.tally.not_sent += len(self._waiting)
         self._waiting.clear()
-        deadline = time.monotonic() + drain
-        while any(connection.busy for connection in self._open) and time.monotonic() < deadline:  # noqa: ASYNC110  # bounded, and ends with the last answer
-            await asyncio.sleep(_TICK_SECONDS)
         final = self.snapshot()
         for task in self._tasks:
             task.cancel()

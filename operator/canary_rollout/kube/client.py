@@ -6,10 +6,8 @@ and 24 MB, which ``kubectl canary --help`` must not pay.
 """
 
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
@@ -17,8 +15,8 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from canary_rollout.errors import CanaryRolloutError
 from canary_rollout.kube.answers import error_of, watch_error
+from canary_rollout.kube.login import ConfigError, Connection, Login, by_kubeconfig, by_service_account
 from canary_rollout.kube.port import (
     FIELD_MANAGER,
     ApiError,
@@ -36,10 +34,6 @@ WATCH_SILENCE: Final = 75.0
 _RELOGIN_EVERY: Final = 10.0
 
 
-class ConfigError(CanaryRolloutError):
-    """There is no usable kubeconfig, or the process does not run in a pod."""
-
-
 class CallObserver(Protocol):
     """Told about every call, for metrics and for the clock guard. Must not block."""
 
@@ -50,19 +44,6 @@ class CallObserver(Protocol):
     def server_date(self, server: float, sent: float, received: float) -> None:
         """The server's ``Date`` (POSIX seconds, whole) and our wall clock around the call that carried it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How to reach the API server, for clients that are not ours (kopf, kubectl). Never log it."""
-
-    server: str
-    ca_path: str | None
-    verify: bool
-    authorization: str | None
-    certificate_path: str | None
-    key_path: str | None
-    proxy: str | None
 
 
 class Client:
@@ -100,30 +81,8 @@ class Client:
         Raises:
             ConfigError: the file is missing or says nothing usable.
         """
-        # Half a second of import that only those pay who talk to a cluster.
-        from kubernetes.aio import config  # noqa: PLC0415
-        from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415
-
-        configuration = _configuration()
-        # The library reads KUBECONFIG once, when it is imported; the variable may have been set since.
-        source = path or os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
-        try:
-            loader = await config.load_kube_config(
-                config_file=source, context=context, client_configuration=configuration, persist_config=False
-            )
-        except (config.ConfigException, OSError, TypeError, AttributeError) as error:
-            # TypeError, AttributeError: how the library says that no file was found.
-            raise ConfigError(
-                f"no usable kubeconfig at {source}: {error}; set KUBECONFIG or pass --kubeconfig"
-            ) from error
-        namespace = loader.current_context.get("context", {}).get("namespace") or "default"
-
-        async def relogin() -> None:
-            await loader.load_and_set(configuration)
-
-        return cls(
-            ApiClient(configuration), observer=observer, timeout=timeout, relogin=relogin, namespace=f"{namespace}"
-        )
+        login = await by_kubeconfig(path, context=context)
+        return cls._of(login, observer, timeout)
 
     @classmethod
     def in_cluster(cls, *, observer: CallObserver | None = None, timeout: float = 10.0) -> "Client":
@@ -132,18 +91,20 @@ class Client:
         Raises:
             ConfigError: the process does not run in a pod.
         """
-        from kubernetes.aio import config  # noqa: PLC0415
-        from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415
-        from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME  # noqa: PLC0415
+        return cls._of(by_service_account(), observer, timeout)
 
-        configuration = _configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-            with open(os.path.join(os.path.dirname(SERVICE_TOKEN_FILENAME), "namespace"), encoding="utf-8") as file:  # noqa: PTH118, PTH120, PTH123
-                namespace = file.read().strip()
-        except (config.ConfigException, OSError) as error:
-            raise ConfigError(f"this process does not run in a pod: {error}; pass --kubeconfig") from error
-        return cls(ApiClient(configuration), observer=observer, timeout=timeout, namespace=namespace)
+    @classmethod
+    def _of(cls, login: Login, observer: CallObserver | None, timeout: float) -> "Client":
+        # Half a second of import that only those pay who talk to a cluster.
+        from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415
+
+        return cls(
+            ApiClient(login.configuration),
+            observer=observer,
+            timeout=timeout,
+            relogin=login.again,
+            namespace=login.namespace,
+        )
 
     def with_timeout(self, seconds: float) -> "Client":
         """The same connection with another time limit per call; for lowerings, which should fail and repeat quickly."""
@@ -401,17 +362,6 @@ class Client:
         except ValueError:
             return  # a proxy's invention; the guard works with those that parse
         self._observer.server_date(server, sent, time.time())
-
-
-def _configuration() -> Any:
-    """A configuration of its own (the library's default is shared by the process)."""
-    from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415
-
-    configuration = Configuration()
-    # Looking the proxy variables up costs more than the rest of a call; do it only where there are any.
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"))
-    configuration.client_session_kwargs = {"trust_env": proxied}
-    return configuration
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

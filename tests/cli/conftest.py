@@ -1,6 +1,7 @@
 """A cluster in memory with an operator that answers, behind the same protocol as the real one."""
 
 import io
+import json
 import re
 import time
 import types
@@ -16,6 +17,7 @@ from found_rollouts import NOW, REVISION, STABLE, deployment, paused, progressin
 from known_prometheus import prometheus_knowing
 from memory_cluster import MemoryApi, Operator
 from rich.console import Console
+from two_versions import versions
 
 from canary_rollout.cli.main import cli
 from canary_rollout.cli.session import Connection, Session, Target, Tools
@@ -154,3 +156,30 @@ def make():
         "revision": REVISION,
         "stable": STABLE,
     }
+
+
+@pytest.fixture
+def diff(world):
+    """Compare two answers (values, or functions of the path); the result with its report as ``data``."""
+
+    def run(stable, canary, *words, paths=("/a",), stdin=None):
+        answers = [answer if callable(answer) else lambda _, answer=answer: answer for answer in (stable, canary)]
+        asked = [part for path in paths for part in ("--path", path)]
+        with versions(*answers) as servers:
+            result = world.run(
+                "diff",
+                "--stable",
+                servers[0].url,
+                "--canary",
+                servers[1].url,
+                *asked,
+                *words,
+                "-o",
+                "json",
+                stdin=stdin,
+            )
+        result.servers = servers
+        result.data = json.loads(result.stdout) if result.stdout.startswith("{") else None
+        return result
+
+    return run

@@ -6,6 +6,13 @@ import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PRICES = {"items": [{"id": 1, "price": 100.0}, {"id": 2, "price": 250}], "currency": "EUR"}
+
+
+def with_price(price):
+    """:data:`PRICES` with another price of the second item."""
+    return {**PRICES, "items": [PRICES["items"][0], {"id": 2, "price": price}]}
+
 
 class Version(ThreadingHTTPServer):
     """One version; ``answer(path)`` returns a body (JSON unless bytes), or (status, headers, body)."""

@@ -1,62 +1,22 @@
-"""The demo's parts that need no cluster: what it measures, shows, applies, and when it calls itself a failure."""
+"""The demo's parts that need no cluster: what it applies, and when it calls itself a failure."""
 
 import argparse
-import asyncio
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from demo_parts import snapshot, text_of
 from rich.console import Console
 
 from canary_rollout.local import demo
 from canary_rollout.local.demo_context import feed
-from canary_rollout.local.demo_measure import (
-    Breach,
-    BreachPoller,
-    Rate,
-    RolloutLog,
-    RouteLog,
-    RouteWrite,
-    breach_query,
-    rates,
-    rollback_times,
-)
+from canary_rollout.local.demo_measure import Breach, RouteWrite, rollback_times
 from canary_rollout.local.demo_objects import Choices, chosen, chosen_image, example, release_patch, share
-from canary_rollout.local.demo_screen import LiveScreen, PlainScreen, make_screen, progress_line
-from canary_rollout.local.demo_story import Release, showing
-from canary_rollout.local.demo_summary import Result, seconds, summary
-from canary_rollout.local.demo_view import Verdict, View, draw, line, view_of
+from canary_rollout.local.demo_story import Release
+from canary_rollout.local.demo_summary import Result, summary
 from canary_rollout.local.errors import LocalClusterError
-from canary_rollout.local.load import Snapshot, VersionCount
-from canary_rollout.local.load.tally import Tally
-from canary_rollout.local.progress import Progress
-
-
-def snapshot(**changes: object) -> Snapshot:
-    empty = Tally("checkout-canary").snapshot(monotonic=10.0, clock_offset=1000.0, elapsed=10.0, connections=4)
-    return replace(empty, **changes)
-
-
-def config_map(weight: int, revision: str, written: str) -> dict:
-    return {
-        "metadata": {"annotations": {"canaryrollout.dev/written-at": written}},
-        "data": {"weights.json": json.dumps({"weight": weight, "revision": revision})},
-    }
-
-
-def rollout(phase: str, weight: str = "0%", **status: object) -> dict:
-    stages = [{"name": "first", "weight": "5%"}, {"name": "ga", "weight": "100%"}]
-    return {"spec": {"stages": stages}, "status": {"phase": phase, "weight": weight, "message": "why", **status}}
-
-
-def text_of(what: object, width: int = 110) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(what)
-    return console.file.getvalue()
-
+from canary_rollout.local.load import VersionCount
 
 GOOD = Release(
     "v2", "abc", "Succeeded", "done", 30.0, "canary-rollout/demo-app:v2", weights=[RouteWrite(0, "abc", 1, 1)]
@@ -64,223 +24,6 @@ GOOD = Release(
 BROKEN = Release(
     "v3-broken", "def", "RolledBack", "bad", 9.0, weights=[RouteWrite(50, "d", 1, 1), RouteWrite(0, "d", 2, 2)]
 )
-
-
-# --- measuring ---------------------------------------------------------------------------------------------------
-
-
-def test_the_route_log_keeps_each_change_once_with_the_operators_own_time():
-    log = RouteLog()
-    for one in (
-        {"metadata": {}},
-        config_map(0, "a", "2026-11-21T10:00:00.000Z"),
-        config_map(50, "a", "2026-11-21T10:00:01.500Z"),
-        config_map(50, "a", "2026-11-21T10:00:09.000Z"),
-        config_map(0, "a", "2026-11-21T10:00:10.000Z"),
-    ):
-        log.take(one)
-    assert [write.weight for write in log.writes] == [0, 50, 0]
-    assert log.writes[2].written_at - log.writes[1].written_at == 8.5
-
-
-def test_only_a_fall_from_above_zero_is_a_lowering():
-    log = RouteLog(
-        [RouteWrite(0, "a", 1, 1), RouteWrite(0, "b", 2, 2), RouteWrite(50, "b", 3, 3), RouteWrite(0, "b", 4, 4)]
-    )
-    assert log.lowered_to_zero(0).written_at == 4
-    assert log.lowered_to_zero(5) is None
-
-
-def test_the_three_logs_are_put_on_one_clock():
-    canary = VersionCount(answers=20, errors=6, first_error=1.0, last_end=5.5)
-    times = rollback_times(Breach(1004.0, 1003.9, 0.3), RouteWrite(0, "b", 1005.0, 1005.1), canary, 1000.0)
-    assert times.first_failure_to_write == 4.0
-    assert times.breach_to_write == 1.0
-    assert times.breach_to_last_request == 1.5
-    assert times.write_to_last_request == 0.5
-    assert (times.answers, times.failed_answers, times.breach_value) == (20, 6, 0.3)
-
-
-def test_what_was_not_seen_is_not_made_up():
-    times = rollback_times(None, None, None, 1000.0)
-    assert times.breach_to_last_request is None
-    assert times.first_failure_to_write is None
-    assert seconds(None) == "not seen"
-    assert seconds(-0.25) == "0.25 s before"
-
-
-async def test_waiting_for_a_status_ends_when_it_comes_and_when_it_does_not():
-    log = RolloutLog()
-    waiting = asyncio.create_task(log.wait(lambda seen: seen.phase == "Succeeded", 5))
-    await asyncio.sleep(0)
-    log.take(rollout("Progressing", "5%", stage="first (1/2)", revision="abc"))
-    log.take(rollout("Succeeded"))
-    assert await waiting
-    assert not await log.wait(lambda seen: seen.phase == "Paused", 0.01)
-    assert [(moment.phase, moment.weight) for moment in log.moments] == [("Progressing", 500), ("Succeeded", 0)]
-
-
-async def test_the_poller_goes_on_until_prometheus_answers_a_breach():
-    answers = [
-        b'{"status":"success","data":{"resultType":"vector","result":[]}}',
-        b'{"status":"error"}',
-        b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.25"]}]}}',
-    ]
-    served = 0
-
-    async def prometheus(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal served
-        await reader.readuntil(b"\r\n\r\n")
-        body = answers[min(served, 2)]  # an answer that came too late is asked for again
-        served += 1
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(body) + body
-        )
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    server = await asyncio.start_server(prometheus, "127.0.0.1", 0)
-    poller = BreachPoller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "up")
-    breach = await asyncio.wait_for(poller.run(), 60)
-    server.close()
-    for _ in range(10):
-        await asyncio.sleep(0.002)
-    assert breach.value == 0.25
-    assert poller.asked == served >= 3
-    assert breach.asked_at <= breach.at
-
-
-def test_the_breach_query_asks_for_the_rate_and_for_enough_requests():
-    query = breach_query('pod=~"a-.*"', above=0.01, min_requests=10, window="10s")
-    assert 'http_requests_total{pod=~"a-.*",status=~"5.."}[10s]' in query
-    assert "> 0.01" in query
-    assert ">= 10" in query
-
-
-def test_rates_are_differences_over_time():
-    before = snapshot(versions={"stable/v1": VersionCount(answers=100, errors=1)})
-    now = snapshot(
-        monotonic=12.0,
-        versions={"stable/v1": VersionCount(answers=300, errors=5), "canary/v2": VersionCount(answers=4)},
-    )
-    assert rates(before, now) == {"stable/v1": Rate(100.0, 2.0, 300, 5), "canary/v2": Rate(2.0, 0.0, 4, 0)}
-
-
-# --- showing -----------------------------------------------------------------------------------------------------
-
-
-def test_a_frame_tells_stage_weight_rates_verdicts_and_what_comes_next():
-    status = rollout(
-        "Progressing",
-        "5%",
-        stage="first (1/2)",
-        verdicts=[{"rule": "error-rate", "verdict": "pass", "message": "0.1 %"}],
-    )
-    view = view_of(
-        "release v2",
-        status,
-        {"canary/v2": Rate(20, 8, 40, 16), "stable/v1": Rate(380, 0, 900, 0)},
-        snapshot(sent=940),
-        "hint",
-    )
-    shown = text_of(draw(view))
-    for part in (
-        "release v2",
-        "Progressing",
-        "● first 5%",
-        "· ga 100%",
-        "why",
-        "canary  v2",
-        "40.0 %",
-        "error-rate",
-        "940 requests",
-        "hint",
-    ):
-        assert part in shown
-    assert "Progressing" in line(view)
-    assert "canary/v2 20/s (8.0 errors/s)" in line(view)
-
-
-def test_a_rules_name_is_not_said_twice():
-    status = rollout("Progressing", verdicts=[{"rule": "errors", "verdict": "pass", "message": "errors: 0 % of 9"}])
-    assert text_of(draw(view_of("t", status, {}, None, ""))).count("errors") == 1
-
-
-def test_a_hint_takes_one_row_of_the_picture():
-    shown = text_of(draw(view_of("t", rollout("Progressing"), {}, None, "export X\nkubectl canary")))
-    assert "export X" in shown
-    assert "kubectl canary" not in shown
-
-
-async def test_what_goes_wrong_behind_the_picture_ends_what_waits_before_it():
-    def broken() -> None:
-        raise OSError("the watch broke")
-
-    cast = SimpleNamespace(
-        check=broken, load=SimpleNamespace(history=[]), rollout=SimpleNamespace(rollout={}), hint="", route=RouteLog()
-    )
-    limit = asyncio.timeout(60)
-
-    async def wait() -> None:
-        async with limit, showing(cast, SimpleNamespace(show=lambda _: None), ["t"]):
-            await asyncio.Event().wait()
-
-    with pytest.raises(OSError, match="the watch broke"):
-        await wait()
-    assert not limit.expired()
-
-
-def test_a_route_that_somebody_mangled_is_no_write():
-    log = RouteLog()
-    log.take({"metadata": {}, "data": {"weights.json": "[" * 100_000}})
-    assert log.writes == []
-
-
-def test_a_frame_before_the_operators_first_word_is_drawn_too():
-    assert "waiting" in text_of(draw(view_of("getting ready", {}, {}, None, "")))
-    assert "waiting" in text_of(draw(view_of("t", rollout("", "soon"), {}, None, "")))
-
-
-def test_plain_output_says_changes_at_once_and_repeats_nothing():
-    out = io.StringIO()
-    with PlainScreen(Console(file=out, width=200)) as screen:
-        view = View("t", "Progressing", "first", weight=500, message="holding")
-        for _ in range(3):
-            screen.show(view)
-        screen.show(View("t", "RolledBack", "", weight=0, message="because"))
-        screen.progress(Progress("build controlplane", "net/http", 5, 100))
-        screen.progress(Progress("build controlplane", "net/url", 6, 100))
-        screen.print("table")
-    text = out.getvalue()
-    assert text.count("holding") == 1
-    assert text.count("5%") == 1
-    assert "RolledBack" in text
-    assert "because" in text
-    assert "5/100 packages" in text
-    assert "6/100" not in text
-
-
-def test_a_terminal_gets_a_picture_and_a_file_gets_lines():
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-    screen = make_screen(terminal)
-    assert isinstance(screen, LiveScreen)
-    with screen:
-        screen.progress(Progress("start cluster", "starting", 0, 0))
-        screen.show(View("release v2", "Progressing", weight=500, verdicts=[Verdict("error-rate", "fail", "30 %")]))
-        screen.say("a line that stays")
-        screen.print("and another")
-    assert "a line that stays" in terminal.file.getvalue()
-    assert isinstance(make_screen(terminal, plain=True), PlainScreen)
-    assert isinstance(make_screen(Console(file=io.StringIO())), PlainScreen)
-
-
-def test_progress_counts_packages_and_time():
-    assert (
-        progress_line(Progress("build prometheus", "tsdb", 7, 900), 61.4)
-        == "build prometheus 7/900 packages (61 s): tsdb"
-    )
 
 
 # --- applying ----------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from canary_rollout.analysis.errors import EvidenceError
-from canary_rollout.analysis.history import Baseline, HistoryTest, baseline, sigmas
+from canary_rollout.analysis.history import HistoryTest
 from canary_rollout.analysis.robust import median, slope, spread
 from canary_rollout.analysis.sequential import PodCounts, Policy, State, Tick
+from canary_rollout.analysis.usual import Baseline, baseline, sigmas
 from canary_rollout.analysis.verdict import Outcome
 from canary_rollout.model.measures import Action
 

@@ -16,7 +16,7 @@ from release_play import told
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PLAY = Path(__file__).parents[1] / "plugins" / "gateway_play.py"
-LONGEST = 300.0
+LONGEST = 900.0
 CASES = ("route", "proxy")
 
 
@@ -26,7 +26,7 @@ async def seen():
     for program in ("unshare", "ip"):
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program} here: a network of its own cannot be made")
-    code, _, words = await _run("unshare", "-rn", "true", within=10.0)
+    code, _, words = await _run("unshare", "-rn", "true", within=60.0)
     if code:
         pytest.skip(f"a network of its own is forbidden here: {words.strip()}")
     code, output, words = await _run("unshare", "-rn", sys.executable, str(PLAY), within=LONGEST)
@@ -73,8 +73,7 @@ async def test_no_request_fails_and_every_answer_is_the_applications(seen, case)
 async def test_a_weight_counts_only_once_the_gateway_has_reported_it(seen, case):
     accepted, counted = seen[case]["accepted"], seen[case]["counted"]
     for weight in ("50", "500", "2500", "10000"):
-        # Both are seen through watches of their own, which may deliver a moment apart.
-        assert counted[weight] >= accepted[weight] - 0.1, f"{weight}: {counted[weight]} before {accepted[weight]}"
+        assert counted[weight] > accepted[weight], f"{weight}: {counted[weight]} before {accepted[weight]}"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,21 +7,22 @@ from release_play import HELD_AT_25, ROLLOUT, stage, told
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nginx, pytest.mark.prometheus]
 
-LASTING = 7
-"""Seconds; the issue says 20."""
+LASTING = 20
+"""Seconds."""
 
 
 async def test_a_request_that_began_on_the_canary_before_a_rollback_ends_there(play):
     tag = await play.serve(play.spec(HELD_AT_25), "25%")
-    tenants = await play.canarys_tenants(tag, 3, 40)
+    tenants = await play.canarys_tenants(tag, 3, 100)
     seen = len(play.load.singles)
     for tenant in tenants:
         await play.load.single(f"/slow?seconds={LASTING}", tenant)
+    await play.load.counts()  # all are on their way
     await asyncio.sleep(1)
     await play.canary("rollback", ROLLOUT, "--reason", "a story")
     lowered = await play.until_weight(0)
     await play.until(lambda: play.phase == "RolledBack", "the end of the rollback")
-    await play.until(lambda: len(play.load.singles) == seen + len(tenants), "the long requests to end", LASTING + 20)
+    await play.until(lambda: len(play.load.singles) == seen + len(tenants), "the long requests to end")
     found = play.load.singles[seen:]
     assert [(one["kind"], one["version"]) for one in found] == [("ok", tag)] * len(tenants)
     assert all(one["begin"] < lowered < one["end"] for one in found)
@@ -32,20 +33,23 @@ async def test_a_request_that_began_on_the_canary_before_a_rollback_ends_there(p
 
 async def test_requests_that_began_on_either_version_before_a_promotion_end_there(play):
     old = (await play.cast.stable_image()).rpartition(":")[2]
-    tag = await play.serve(play.spec([stage("half", "50%", "3s"), stage("ga", "100%", "2s")]), "50%")
+    tag = await play.serve(play.spec([stage("half", "50%"), stage("ga", "100%", "8s")]), "50%")
     before = await play.load.counts()
-    canarys = await play.canarys_tenants(tag, 3, 20)
+    canarys = await play.canarys_tenants(tag, 3, 60)
     seen = len(play.load.singles)
     stables = [one["tenant"] for one in play.load.singles if one.get("version") == old][-3:]
     for tenant in canarys + stables:
         await play.load.single(f"/slow?seconds={LASTING}", tenant)
+    await play.load.counts()  # all are on their way
+    await asyncio.sleep(1)
+    await play.canary("promote", ROLLOUT)
     await play.until(lambda: play.weight == 10_000, "everything on the canary")
     seen_full = len(play.load.singles)
     late = len(canarys)
     for tenant in canarys:
         await play.load.single(f"/slow?seconds={LASTING}", tenant)
-    returned = await play.until_weight(0, within=60)
-    await play.until(lambda: play.phase == "Succeeded", "the end of the rollout", within=60)
+    returned = await play.until_weight(0)
+    await play.until(lambda: play.phase == "Succeeded", "the end of the rollout")
     await play.until(lambda: len(play.load.singles) == seen + 2 * late + len(stables), "the long requests to end")
     found = {one["begin"]: one for one in play.load.singles[seen:]}
     assert all(one["kind"] == "ok" for one in found.values()), found

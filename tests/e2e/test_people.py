@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from release_play import CANARY, HELD_AT_5, HELD_AT_25, NAMESPACE, ROLLOUT, nothing_lost, stage, told
+from release_play import CANARY, HELD_AT_5, HELD_AT_25, NAMESPACE, PATIENCE, ROLLOUT, nothing_lost, stage, told
 
 from canary_rollout.local.demo_measure import ROLLOUT_KIND
 
@@ -15,16 +15,15 @@ async def test_deleting_it_in_a_stage_leaves_traffic_on_stable_and_the_canarys_d
     admin = play.cluster.admin
     deployment = await admin.get("apps/v1", "Deployment", CANARY, namespace=NAMESPACE)
     assert deployment["spec"]["paused"] is True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while f"canary/{tag}" not in (before := await play.load.counts()).versions:  # noqa: ASYNC110  # nothing would set an event
             await asyncio.sleep(0.1)
     await admin.delete(*ROLLOUT_KIND, ROLLOUT, namespace=NAMESPACE)
-    await admin.wait_gone(*ROLLOUT_KIND, ROLLOUT, namespace=NAMESPACE)
-    assert play.weight == 0
+    await admin.wait_gone(*ROLLOUT_KIND, ROLLOUT, namespace=NAMESPACE, timeout=PATIENCE)
+    await play.until_weight(0)
     deployment = await admin.get("apps/v1", "Deployment", CANARY, namespace=NAMESPACE)
     assert not deployment["spec"].get("paused")
-    await asyncio.sleep(1)
-    now = await play.load.counts()
+    now = await play.until_nobody_new(f"canary/{tag}")
     await asyncio.sleep(2)
     later = await play.load.counts()
     assert later.sent > now.sent
@@ -37,8 +36,9 @@ async def test_pods_of_a_revision_that_was_rolled_back_answer_nothing_of_the_nex
     old = await play.serve(play.spec(HELD_AT_25), "25%")
     await play.canary("rollback", ROLLOUT, "--reason", "not this one")
     await play.until(lambda: play.phase == "RolledBack", "the rollback")
-    before = await play.load.counts()
+    before = await play.until_nobody_new(f"canary/{old}")
     new = await play.serve(play.spec(HELD_AT_25), "25%")
+    await play.until(lambda: f"canary/{new}" in play.load.latest.versions, "the next one to answer")
     await asyncio.sleep(1.5)
     after = await play.load.counts()
     assert after.versions[f"canary/{new}"].answers > 0
@@ -105,7 +105,7 @@ async def test_every_command_of_kubectl_canary_against_the_running_operator(play
     said = await play.canary("set-weight", ROLLOUT, "10%", code=1)
     told(said.strip().splitlines()[-1])
     assert "retry" in said
-    assert play.weight == 0
+    await play.until_weight(0)
     await play.canary("retry", ROLLOUT)
     await play.until(lambda: play.holds("5%"), "the second try")
     assert play.weights_after(mark) == [1000, 0, 500]
@@ -114,5 +114,5 @@ async def test_every_command_of_kubectl_canary_against_the_running_operator(play
     assert "5%" in shown
     await play.canary("versions", ROLLOUT)
     await play.canary("promote", ROLLOUT, "--full", "--yes")
-    await play.until_weight(10_000)
+    await play.until(lambda: play.holds("100%"), "everything on the canary")
     assert nothing_lost(before, await play.load.counts()) == {"transport_errors": 0, "no_app": 0, "not_sent": 0}

@@ -99,7 +99,7 @@ HTTP_PROXY = {
 
 @dataclass
 class Seen:
-    """What one rollout showed. Times are of this process' monotonic clock.
+    """What one rollout showed. "When" is a resourceVersion: on this API server one count for objects of all kinds.
 
     Attributes:
         accepted: by weight (basis points), when Contour had first reported the generation that says it.
@@ -109,8 +109,8 @@ class Seen:
         after_rollback: answers of the canary in the seconds after its weight 0 was confirmed.
     """
 
-    accepted: dict[int, float] = field(default_factory=dict)
-    counted: dict[int, float] = field(default_factory=dict)
+    accepted: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
     phases: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     counts: Manifest = field(default_factory=dict)
@@ -174,7 +174,7 @@ class Case:
         found = [one for group in groups for one in group if one["type"] in {"Accepted", "ResolvedRefs", "Valid"}]
         current = [one["observedGeneration"] == route["metadata"]["generation"] for one in found]
         if found and all(current) and all(one["status"] == "True" for one in found):
-            self.seen.accepted.setdefault(weight, time.monotonic())
+            self.seen.accepted.setdefault(weight, int(route["metadata"]["resourceVersion"]))
 
     def _on_status(self, rollout: Manifest) -> None:
         status = rollout.get("status") or {}
@@ -184,7 +184,7 @@ class Case:
         if self.seen.messages[-1:] != [message]:
             self.seen.messages.append(message)
         if message.startswith("Holding ") and " in stage " in message:
-            self.seen.counted.setdefault(parse_weight(message.split()[1]), time.monotonic())
+            self.seen.counted.setdefault(parse_weight(message.split()[1]), int(rollout["metadata"]["resourceVersion"]))
 
     async def until(self, phase: str) -> None:
         try:

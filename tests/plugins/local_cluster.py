@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-async def eventually(condition: Callable[[], object], what: str, within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, within: float = 60.0) -> None:
     """Wait until ``condition()`` is true; for what no watch tells."""
     try:
         async with asyncio.timeout(within):
@@ -50,7 +50,7 @@ async def until_served(cluster: "LocalCluster", *crds: str) -> None:
         spec = definition["spec"]
         version = next(version["name"] for version in spec["versions"] if version["storage"])
         path = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await cluster.admin.request("GET", path, query={"limit": "1"})

@@ -34,7 +34,7 @@ from canary_rollout.model.units import parse_weight
 SYSTEM = "canary-rollout-system"
 LEASE = "canary-rollout-operator"
 RATE = 200
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds that a step may take on a machine that others use too; what it really takes is printed."""
 
 Manifest = dict[str, Any]
@@ -225,9 +225,10 @@ class Play:
         return int(self.sights.weights[-1].what)
 
     def holds(self, weight: str) -> bool:
-        """Whether the data plane has proved ``weight`` and the stage's clock runs."""
+        """Whether the data plane has proved ``weight`` and the stage's clock runs; the route is watched by itself."""
         memory = self.status.get("rollout") or {}
         proved = parse_weight(memory.get("confirmed", "0%")) == parse_weight(weight)
+        proved = proved and self.weight == parse_weight(weight)
         return self.phase == "Progressing" and proved and "since" in (memory.get("clock") or {})
 
     def weights_after(self, mark: int) -> list[int]:
@@ -254,6 +255,17 @@ class Play:
         """The moment at which the watch showed the route at ``weight``."""
         await self.until(lambda: self.weight == weight, f"the route at {weight} basis points", within)
         return self.sights.weights[-1].at
+
+    async def until_nobody_new(self, version: str) -> Snapshot:
+        """Return, with the counts, when nobody has been answered by ``version`` for two seconds."""
+        counts, since = await self.load.counts(), time.monotonic()
+        deadline = since + PATIENCE
+        while (now := await self.load.counts()).monotonic - since < 2:
+            assert time.monotonic() < deadline, f"{version} still answers: {now.versions.get(version)}"
+            if now.versions.get(version) != counts.versions.get(version):
+                counts, since = now, time.monotonic()
+            await asyncio.sleep(0.2)
+        return counts
 
     async def never(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
         """Look on for ``seconds``; ``holds()`` must stay false."""
@@ -360,6 +372,7 @@ __all__ = [
     "HELD_AT_25",
     "LEASE",
     "NAMESPACE",
+    "PATIENCE",
     "ROLLOUT",
     "SYSTEM",
     "Play",

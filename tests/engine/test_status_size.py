@@ -8,7 +8,10 @@ from reported import Reported, held
 from world import FAIL, V1, V2, verdict
 
 from canary_rollout.analysis.evidence import Breach, Evidence, short
+from canary_rollout.analysis.fitting import LARGEST_CHECKPOINT, encoded
 from canary_rollout.analysis.verdict import Assessment, Outcome
+from canary_rollout.engine.draft import cut
+from canary_rollout.engine.fitting import LARGEST_STATUS, fitted
 from canary_rollout.engine.report import Facts, report
 from canary_rollout.model.commands import Verb
 from canary_rollout.model.conditions import Phase, Reason
@@ -29,9 +32,6 @@ from canary_rollout.model.status import (
     RolloutState,
     StageClock,
 )
-
-LARGEST_STATUS = 32 * 1024
-LARGEST_CHECKPOINT = 8 * 1024
 
 
 def test_a_status_reads_back_as_it_was_written_at_every_look():
@@ -118,6 +118,39 @@ def worst_case() -> CanaryRolloutStatus:
         at, rules, exits, entering="next", entries=entries, tests=tests, promotion=replace(exits[0], rule="promotion")
     )
     return report(old, decision, Facts(world.spec, 7, route, assessment, evidence.to_dict(), at))
+
+
+def test_texts_of_any_language_are_bounded_in_bytes():
+    for text in ("w" * 900, "ü" * 900, "語" * 900, "🐤" * 900):
+        assert len(cut(text, 300).encode()) <= 302
+        assert cut(text, 300).endswith(text[0] + "…")
+        assert cut(text[:60], 300) == text[:60]
+
+
+def test_where_even_that_is_too_much_the_oldest_evidence_is_left_out_and_said():
+    status = worst_case()
+    seen = [f"{number:03d}-of-stable~{number:08x}"[:16] for number in range(128)]
+    evidence = {**status.evidence, "seenStable": seen, "seenCanary": [name[::-1] for name in seen]}
+    large = status.model_copy(update={"evidence": evidence, "router": "r" * 800})
+    assert encoded(large.to_dict()) > LARGEST_STATUS
+    written, left = fitted(large)
+    assert encoded(written.to_dict()) <= LARGEST_STATUS
+    assert left == ("gates", "breaches")
+    assert written.evidence["seenStable"] == seen
+    assert written.model_copy(update={"evidence": evidence}) == large, "nothing but evidence is touched"
+    assert fitted(status) == (status, ())
+
+
+def test_words_of_verdicts_go_last():
+    status = worst_case().model_copy(update={"router": "r" * 27_000, "evidence": {"seen": ["error-rate"]}})
+    status = status.model_copy(
+        update={"history": (), "rollout": RolloutState(), "last_command": None, "consumed": {}, "conditions": ()}
+    )
+    long = tuple(said.model_copy(update={"message": "w" * 2000}) for said in status.verdicts)
+    written, left = fitted(status.model_copy(update={"verdicts": long}))
+    assert left == ("verdicts",)
+    assert encoded(written.to_dict()) <= LARGEST_STATUS
+    assert [said.rule for said in written.verdicts] == [said.rule for said in long]
 
 
 def test_the_largest_possible_status_is_small():

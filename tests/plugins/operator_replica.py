@@ -27,12 +27,16 @@ class Told:
 
     notes: list[Note] = field(default_factory=list)
     forgotten: list[tuple[str, str]] = field(default_factory=list)
+    left: list[tuple[str, ...]] = field(default_factory=list)
 
     def decided(self, rollout: Object, status: CanaryRolloutStatus, decision: Decision) -> None:
         """Not of interest."""
 
     def note(self, rollout: Object, note: Note) -> None:
         self.notes.append(note)
+
+    def left_out(self, rollout: Object, parts: tuple[str, ...]) -> None:
+        self.left.append(parts)
 
     def forgot(self, key: tuple[str, str]) -> None:
         self.forgotten.append(key)

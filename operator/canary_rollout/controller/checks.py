@@ -172,7 +172,8 @@ def _taken_up(key: Key, memory: Memory, policy: Policy, latest: float) -> compar
         # Somebody else wrote it. Starting afresh can only delay a verdict, never make one up.
         log.warning("the comparison begins anew", namespace=key[0], rollout=key[1], error=str(error))
         return comparing.begin(policy, policy.interval, latest)
-    log.info("replaying", namespace=key[0], rollout=key[1], after=running.through, until=latest)
+    anew = ", ".join(map(str, raw.get("left", ()))) or "nothing"
+    log.info("replaying", namespace=key[0], rollout=key[1], after=running.through, until=latest, begins_anew=anew)
     return running
 
 

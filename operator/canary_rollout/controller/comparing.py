@@ -5,7 +5,6 @@ restart, a Prometheus that was away) is asked for again at the very same time, a
 """
 
 import asyncio
-import json
 import math
 import time
 import zlib
@@ -18,6 +17,7 @@ import structlog
 
 from canary_rollout.analysis.comparing import Compared
 from canary_rollout.analysis.errors import EvidenceError
+from canary_rollout.analysis.fitting import fitted_comparison
 from canary_rollout.analysis.gauges import GaugeTest
 from canary_rollout.analysis.history import HistoryTest
 from canary_rollout.analysis.readings import CounterReadings
@@ -131,7 +131,7 @@ class Running:
     problem: str = ""
     tests: tuple[TestVerdict, ...] = ()
     counted: bool = False
-    _state: tuple[object, str] = (None, "{}")
+    _state: tuple[object, str, tuple[str, ...]] = (None, "{}", ())
 
     def weigh(self, state: RolloutState, now: float) -> None:
         """Note the weight in force."""
@@ -178,13 +178,16 @@ class Running:
     def checkpoint(self) -> dict[str, Any]:
         """Return what a restart needs, as JSON.
 
-        The evidence itself is one text: in an object, a merge patch would take every ``null`` for a field to be removed.
+        The evidence itself is one text: in an object, a merge patch would take every ``null`` for a field to be removed. It
+        is bounded; ``left`` names what there was no room for.
         """
         state = self.comparison.checkpoint()
         if state is not self._state[0]:  # it changes once a minute
-            parts = {"state": state, "usual": self.past.export()} if state else {}
-            self._state = (state, json.dumps(parts, separators=(",", ":")))
-        return {"began": self.began, "weights": [list(weight) for weight in self.weights], "evidence": self._state[1]}
+            text, left = fitted_comparison(state, self.past.export() if state else {})
+            self._state = (state, text, left)
+        _, text, left = self._state
+        weights = [list(weight) for weight in self.weights]
+        return {"began": self.began, "weights": weights, "evidence": text, **({"left": list(left)} if left else {})}
 
 
 def begin(policy: Policy, interval: float, at: float) -> Running:

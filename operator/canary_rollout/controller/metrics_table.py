@@ -107,6 +107,12 @@ OPERATOR_ROWS: Final = (
         "CPU time of one tick of a comparison, counts to verdicts, seconds.",
         (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1),
     ),
+    Row(
+        "canary_rollout_evidence_left_out_total",
+        "counter",
+        ("part",),
+        "Status writes without a part of the evidence, for want of room: it begins anew after a restart (docs/analysis.md).",
+    ),
     Row("canary_rollout_lease_held", "gauge", (), "1 while this replica holds the Lease and surely is the only one."),
     Row("canary_rollout_lease_term", "gauge", (), "Times this process acquired the Lease."),
     Row(

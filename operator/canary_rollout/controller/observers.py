@@ -34,6 +34,18 @@ class OperatorTelemetry:
         write(note.message, namespace=metadata["namespace"], rollout=metadata["name"], reason=str(note.reason))
         self._recorder.event(rollout, note.reason, note.message, warning=note.warning)
 
+    def left_out(self, rollout: Object, parts: tuple[str, ...]) -> None:
+        """Parts of the evidence that the status had no room for."""
+        metadata = rollout["metadata"]
+        for part in parts:
+            self._instruments["canary_rollout_evidence_left_out_total"].labels(part).inc()
+        log.warning(
+            "no room in the status for all evidence; what is left out begins anew after a restart",
+            namespace=metadata["namespace"],
+            rollout=metadata["name"],
+            parts=", ".join(parts),
+        )
+
     def forgot(self, key: Key) -> None:
         """The rollout is gone."""
         self._instruments.forgot(key)

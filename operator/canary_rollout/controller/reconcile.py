@@ -18,6 +18,7 @@ from canary_rollout.controller.shell import Shell
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import Action, Decision, Lower, Note
 from canary_rollout.engine.draft import RESTING
+from canary_rollout.engine.fitting import fitted
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, report, worth_writing
 from canary_rollout.kube.cache import SERVICE_NAME_LABEL
@@ -158,7 +159,7 @@ class Reconciler:
         memory.latched = decision.state
         self._tell(rollout, status, decision)
         sent = [
-            _in_time(write_status(self._shell.api, rollout, status, fenced=False)),
+            _in_time(self._write(rollout, status, fenced=False)),
             *(_in_time(executor.carry_out(action)) for action in decision.actions if isinstance(action, Lower)),
         ]
         for result in await asyncio.gather(*sent, return_exceptions=True):
@@ -172,7 +173,14 @@ class Reconciler:
         api = self._shell.api
         current = await set_finalizer(api, rollout, wanted=_needs_finalizer(decision.state, seen))
         if memory.latched is not None or worth_writing(memory.status, status, self._shell.clock.now()):
-            await write_status(api, current, status, fenced=True)
+            await self._write(current, status, fenced=True)
+
+    async def _write(self, rollout: Object, status: CanaryRolloutStatus, *, fenced: bool) -> None:
+        """A status that is never larger than promised; what had to be left out is told."""
+        status, left = fitted(status)
+        if left:
+            self._shell.telemetry.left_out(rollout, left)
+        await write_status(self._shell.api, rollout, status, fenced=fenced)
 
     async def _leave_old_place(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, router: Router) -> None:
         """The spec names another route or another canary than at the last look: nothing of us stays behind at the old one."""
@@ -260,7 +268,7 @@ class Reconciler:
         )
         status = report(memory.status, told, facts)
         if memory.latched is not None or worth_writing(memory.status, status, facts.now):
-            await write_status(self._shell.api, rollout, status, fenced=True)
+            await self._write(rollout, status, fenced=True)
             self._shell.telemetry.note(rollout, Note(reason, str(error), warning=True))
         return _REFUSED
 
@@ -293,7 +301,7 @@ class Reconciler:
         status = old.model_copy(
             update={"message": message, "conditions": conditions, "observed_generation": memory.generation}
         )
-        await write_status(self._shell.api, rollout, status, fenced=True)
+        await self._write(rollout, status, fenced=True)
         self._shell.telemetry.note(rollout, Note(reason, message, warning=True))
 
     def _memory(self, key: Key, rollout: Object) -> Memory:

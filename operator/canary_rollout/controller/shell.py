@@ -45,6 +45,10 @@ class Telemetry(Protocol):
         """Something worth an Event."""
         ...
 
+    def left_out(self, rollout: Object, parts: tuple[str, ...]) -> None:
+        """Parts of the evidence that the status had no room for."""
+        ...
+
     def forgot(self, key: Key) -> None:
         """The rollout is gone."""
         ...

@@ -57,8 +57,11 @@ def with_halt(halts: tuple[Halt, ...], halt: Halt) -> tuple[Halt, ...]:
 
 
 def cut(text: str, longest: int = LONGEST_CAUSE) -> str:
-    """A text as it is remembered: bounded."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    """A text as it is remembered: bounded, in characters and (where they are not ASCII) in bytes of UTF-8."""
+    if text.isascii():
+        return text if len(text) <= longest else text[: longest - 1] + "…"
+    raw = text.encode(errors="replace")
+    return text if len(raw) <= longest else raw[: longest - 1].decode(errors="ignore") + "…"
 
 
 class Draft:

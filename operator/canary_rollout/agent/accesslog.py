@@ -9,15 +9,17 @@ import asyncio
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Final
 
 import structlog
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from canary_rollout.agent.errors import NotRunningError
+from canary_rollout.agent.request_metrics import Key, request_metrics
 from canary_rollout.traffic.nginx.document import RouteDocument
 from canary_rollout.traffic.nginx.validate import EVERYONE
 
@@ -30,9 +32,6 @@ TENANT_BUCKETS: Final = 1000
 COUNT_EVERY: Final = 1.0
 LARGEST_LOG: Final = 32 * 1024 * 1024
 _BUCKET_LABELS: Final = ("rollout", "version", "revision", "bucket")
-_LABELS: Final = ("rollout", "cohort", "version", "revision")
-
-_Key = tuple[str, str, str]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("accesslog")
 
@@ -45,6 +44,10 @@ class _Series:
         self.errors = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(BUCKETS) + 1)
+
+    def cumulative(self) -> list[tuple[float, float]]:
+        """Requests up to each bound."""
+        return list(zip((*BUCKETS, float("inf")), accumulate(self.buckets), strict=True))
 
 
 class TenantCounter:
@@ -95,13 +98,13 @@ class RequestCounter(Collector):
         self.rollout = ""
         self.malformed = 0
         self.tenants = TenantCounter()
-        self._series: dict[_Key, _Series] = {}
+        self._series: dict[Key, _Series] = {}
 
     def prepare(self, cohort: str, version: str, revision: str) -> None:
         """Show a set of labels from zero on, so that its first request is seen as an increase."""
         self._get((cohort, version, revision or "-"))
 
-    def _get(self, key: _Key) -> _Series:
+    def _get(self, key: Key) -> _Series:
         series = self._series.get(key)
         if series is None:
             while len(self._series) >= MOST_SERIES:
@@ -137,29 +140,12 @@ class RequestCounter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of the arms, then those of the tenants' buckets."""
-        requests = CounterMetricFamily("canary_requests", "Requests answered, by version.", labels=_LABELS)
-        errors = CounterMetricFamily(
-            "canary_errors", "Requests answered with a status of 500 or above.", labels=_LABELS
-        )
-        latency = HistogramMetricFamily(
-            "canary_latency_seconds", "Time from a request's first byte to its answer's last.", labels=_LABELS
-        )
-        for (cohort, version, revision), series in list(self._series.items()):
-            labels = (self.rollout, cohort, version, revision)
-            requests.add_metric(labels, series.requests)
-            errors.add_metric(labels, series.errors)
-            total, cumulative = 0, []
-            for bound, number in zip((*BUCKETS, float("inf")), series.buckets, strict=True):
-                total += number
-                cumulative.append((_bound(bound), total))
-            latency.add_metric(labels, cumulative, series.seconds)
+        rows = [
+            (key, one.requests, one.errors, one.cumulative(), one.seconds) for key, one in list(self._series.items())
+        ]
         malformed = CounterMetricFamily("canary_agent_malformed_lines", "Lines of nginx's log that do not parse.")
         malformed.add_metric((), self.malformed)
-        return iter((requests, errors, latency, malformed, *self.tenants.collect(self.rollout)))
-
-
-def _bound(value: float) -> str:
-    return "+Inf" if value == float("inf") else f"{value}"
+        return iter((*request_metrics(self.rollout, rows), malformed, *self.tenants.collect(self.rollout)))
 
 
 class Tail:

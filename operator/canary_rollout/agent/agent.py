@@ -46,6 +46,7 @@ class Agent(Generic[DocumentType]):
         self._work = asyncio.Event()
         self._say = asyncio.Event()
         self._applying: asyncio.Task[bool] | None = None
+        self._checking: asyncio.Task[bool] | None = None
         self.ready = False
         """Whether nginx has had a good load; stays true from then on."""
 
@@ -114,6 +115,8 @@ class Agent(Generic[DocumentType]):
                 async with asyncio.timeout(delay):
                     await self._work.wait()
             self._work.clear()
+            if self._checking is not None:
+                self._checking.cancel()  # a proxy that is slow to say what it serves holds no change up
             task = self._applying = asyncio.create_task(self._apply())
             try:
                 done = await task
@@ -162,10 +165,17 @@ class Agent(Generic[DocumentType]):
             await asyncio.sleep(CHECK_EVERY)
             if self._proxy.lock.locked() or self._applying is not None:
                 continue
-            async with self._proxy.lock:
-                fine = await self._proxy.check()
-            if not fine and self._desired is not None:
+            task = self._checking = asyncio.create_task(self._check())
+            try:
+                await asyncio.wait({task})
+            finally:
+                task.cancel()
+            if not task.cancelled() and not task.result() and self._desired is not None:
                 self._work.set()
+
+    async def _check(self) -> bool:
+        async with self._proxy.lock:
+            return await self._proxy.check()
 
     # Saying so
 

@@ -1,15 +1,19 @@
 """Talks to nginx's control address: reads back what the workers serve, pushes routes into shared memory."""
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import aiohttp
 
-from canary_rollout.agent.errors import ControlError, NotRunningError
+from canary_rollout.agent.errors import ControlError
+from canary_rollout.agent.loopback import Loopback
 
-TIMEOUT: Final = 2.0
+ATTEMPTS: Final = (0.3, 0.6, 1.1)
+"""Seconds that each attempt may take, 2 s together. An answer takes 1 ms; a connection that a worker took which ends under
+a reload may get none, and a new one is another worker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +33,42 @@ class ReadBack:
     members: int
 
 
-class Control:
-    """One client; every call opens a connection of its own, so that a worker that is going away cannot answer."""
+class Control(Loopback):
+    """One client; every attempt opens a connection of its own, so that a worker that is going away cannot answer.
 
-    def __init__(self, address: str, token: str) -> None:
+    Args:
+        address: of nginx's control server.
+        token: what it asks for.
+        retried: told of every attempt after the first.
+    """
+
+    def __init__(self, address: str, token: str, retried: Callable[[], None]) -> None:
+        connector = aiohttp.TCPConnector(force_close=True)
+        session = aiohttp.ClientSession(connector=connector, headers={"X-Canary-Token": token})
+        super().__init__("nginx's control address", session)
         # Rises over restarts of the agent too: begins with the time, and goes on from what nginx reads back.
         self._number = time.time_ns() // 1000
         self._url = f"http://{address}/canary"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT),
-            headers={"X-Canary-Token": token},
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
+        self._retried = retried
 
     async def _call(self, method: str, body: dict[str, Any] | None = None) -> ReadBack:
-        try:
-            async with self._session.request(method, self._url, json=body) as response:
-                if response.status != 200:
-                    raise ControlError(f"nginx's control address answered {response.status} to {method}")
-                raw = await response.json(content_type=None)
-                answer = ReadBack(raw["generation"], raw["route"], raw["number"], raw["members"])
-                self._number = max(self._number, answer.number)
-                return answer
-        except aiohttp.ClientConnectorError as error:
-            raise NotRunningError(f"nginx does not answer on its control address: {error}") from error
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-            raise ControlError(f"nginx's control address: {type(error).__name__} {error}") from error
+        """One question, asked again (at once: each on a connection of its own) when it got no answer at all."""
+        for limit in ATTEMPTS[:-1]:
+            with self._understood(), contextlib.suppress(TimeoutError):
+                return await self._once(method, body, limit)
+            self._retried()
+        with self._understood():
+            return await self._once(method, body, ATTEMPTS[-1])
+
+    async def _once(self, method: str, body: dict[str, Any] | None, limit: float) -> ReadBack:
+        within = aiohttp.ClientTimeout(total=limit)
+        async with self._session.request(method, self._url, json=body, timeout=within) as response:
+            if response.status != 200:
+                raise ControlError(f"nginx's control address answered {response.status} to {method}")
+            raw = await response.json(content_type=None)
+            answer = ReadBack(raw["generation"], raw["route"], raw["number"], raw["members"])
+            self._number = max(self._number, answer.number)
+            return answer
 
     async def read(self) -> ReadBack:
         """What is served now.

@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 
 from canary_rollout.agent.driver import Desired, Served, Station
 from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
+from canary_rollout.agent.loopback import Loopback
 from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import Workspace, write_atomic
 from canary_rollout.traffic.envoy.document import ENVOY_KEY, EnvoyDocument
@@ -99,20 +99,14 @@ class State:
     leased: frozenset[str]
 
 
-class Admin:
+class Admin(Loopback):
     """Envoy's admin page on loopback."""
 
     def __init__(self, address: str) -> None:
+        super().__init__(
+            "Envoy's admin page", aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT))
+        )
         self._url = f"http://{address}"
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
 
     async def get(self, path: str, **query: str) -> str:
         """Text of one page; empty where Envoy has nothing of that kind yet (404).
@@ -121,15 +115,11 @@ class Admin:
             NotRunningError: nothing listens.
             ControlError: no answer in time, or not a good one.
         """
-        try:
+        with self._understood():
             async with self._session.get(self._url + path, params=query) as response:
                 if response.status not in {200, 404}:
                     raise ControlError(f"Envoy's admin page answered {response.status} to {path}")
                 return await response.text() if response.status == 200 else ""
-        except aiohttp.ClientConnectorError as error:
-            raise NotRunningError(f"Envoy does not answer on its admin page: {error}") from error
-        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            raise ControlError(f"Envoy's admin page: {type(error).__name__} {error}") from error
 
     async def state(self) -> State:
         """What is in use now."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from canary_rollout.agent.envoy import Admin
 from canary_rollout.agent.errors import ControlError, NotRunningError
+from canary_rollout.agent.request_metrics import Key, request_metrics
 from canary_rollout.traffic.envoy.resources import LATENCY_BUCKETS, checked_name, stat_name
 from canary_rollout.traffic.envoy.routes import ARMS, CHOSEN, EVERYBODY
 from canary_rollout.traffic.nginx.document import RouteDocument
@@ -25,8 +25,6 @@ from canary_rollout.traffic.nginx.validate import EVERYONE, MIRROR
 
 COUNT_EVERY: Final = 1.0
 MOST_SERIES: Final = 60
-_Key = tuple[str, str, str]
-_LABELS: Final = ("rollout", "cohort", "version", "revision")
 _FILTER: Final = r"^cluster\.(stable|canary|leased|checked_chosen)_.*\.upstream_rq_(time|[1-5]xx)$|^server\.uptime$"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("envoy")
@@ -38,6 +36,11 @@ class _Series:
     errors: float = 0.0
     seconds: float = 0.0
     buckets: dict[float, float] = field(default_factory=lambda: dict.fromkeys((*LATENCY_BUCKETS, float("inf")), 0.0))
+    """Requests up to each bound, milliseconds."""
+
+    def cumulative(self) -> list[tuple[float, float]]:
+        """The same in seconds."""
+        return [(edge / 1000, count) for edge, count in self.buckets.items()]
 
 
 class EnvoyCounting(Collector):
@@ -48,8 +51,8 @@ class EnvoyCounting(Collector):
         self._admin = admin
         self._held = held
         self._uptime = 0.0
-        self._of: dict[str, tuple[_Key, _Key]] = {}
-        self._series: dict[_Key, _Series] = {}
+        self._of: dict[str, tuple[Key, Key]] = {}
+        self._series: dict[Key, _Series] = {}
         self._seen: dict[tuple[str, str, str], float] = {}
 
     def begin(self, document: RouteDocument) -> None:
@@ -117,21 +120,7 @@ class EnvoyCounting(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The three metrics."""
-        requests = CounterMetricFamily("canary_requests", "Requests answered, by version.", labels=_LABELS)
-        errors = CounterMetricFamily(
-            "canary_errors", "Requests answered with a status of 500 or above.", labels=_LABELS
-        )
-        latency = HistogramMetricFamily(
-            "canary_latency_seconds", "Time from a request's first byte to its answer's last.", labels=_LABELS
-        )
-        for (cohort, version, revision), series in list(self._series.items()):
-            labels = (self.rollout, cohort, version, revision)
-            requests.add_metric(labels, series.requests)
-            errors.add_metric(labels, series.errors)
-            bounds = [(_bound(edge), count) for edge, count in series.buckets.items()]
-            latency.add_metric(labels, bounds, series.seconds)
-        return iter((requests, errors, latency))
-
-
-def _bound(milliseconds: float) -> str:
-    return "+Inf" if milliseconds == float("inf") else f"{milliseconds / 1000}"
+        rows = [
+            (key, one.requests, one.errors, one.cumulative(), one.seconds) for key, one in list(self._series.items())
+        ]
+        return iter(request_metrics(self.rollout, rows))

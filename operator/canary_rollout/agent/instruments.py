@@ -17,7 +17,7 @@ class Instruments:
         )
         self.retries = Counter(
             "canary_agent_retries",
-            "Repeated calls to the API server, by what was tried.",
+            "Repeated calls to the API server and to nginx, by what was tried.",
             ["action"],
             registry=registry,
         )

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -27,7 +27,7 @@ from canary_rollout.agent.workspace import CURRENT, Workspace
 from canary_rollout.kube.client import Client, ConfigError
 from canary_rollout.kube.port import KubeApi
 from canary_rollout.traffic.envoy.document import EnvoyDocument
-from canary_rollout.traffic.nginx.document import WeightsDocument
+from canary_rollout.traffic.nginx.document import DocumentType, WeightsDocument
 
 AFTER_TERM: Final = 240.0
 """Seconds the agent stays with an nginx that is draining: its proxies still have to be told of a rollback."""
@@ -54,7 +54,7 @@ async def assembled(settings: Settings, api: KubeApi) -> AsyncIterator[tuple[Age
     registry.register(counting.counter)
     abilities = await nginx.abilities()
     _log.info("nginx", version=abilities.version, njs=abilities.njs, binary=settings.nginx)
-    async with Control(settings.control, workspace.token()) as control:
+    async with Control(settings.control, workspace.token(), instruments.retries.labels("control").inc) as control:
         proxy = Proxy(Beside(settings, abilities, nginx, control, workspace, instruments))
         agent = Agent(api, Station(settings, workspace, instruments), proxy, counting)
         runner = await serve_pages(agent, settings, registry)
@@ -80,22 +80,22 @@ async def _keep_nginx(nginx: Nginx, settings: Settings) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _until_told(agent: Agent[WeightsDocument], nginx: Nginx, settings: Settings, *, exec_nginx: bool) -> None:
+async def _until_told(agent: Agent[DocumentType]) -> asyncio.Task[None]:
+    """Run the agent's loops; returns when a signal asks for an end, or when they have ended by themselves."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     running = asyncio.create_task(agent.run())
-    keeping = asyncio.create_task(_keep_nginx(nginx, settings)) if exec_nginx else None
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if keeping is not None:
-        keeping.cancel()
-        nginx.stop()
-    if not running.done():
-        await _see_nginx_out(nginx)
-        running.cancel()
     stopping.cancel()
+    return running
+
+
+async def _end(running: asyncio.Task[None]) -> None:
+    """End the agent's loops; raises what has ended them before."""
+    running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
 
@@ -120,30 +120,6 @@ def _configure_logs() -> None:
     )
 
 
-def run_agent(settings: Settings, *, exec_nginx: bool) -> int:
-    """Run until SIGTERM; exit code."""
-    _configure_logs()
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
-
-    async def run() -> int:
-        try:
-            api = await _connect(settings)
-        except ConfigError as error:
-            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
-            return 1
-        try:
-            async with assembled(settings, api) as (agent, nginx):
-                await _until_told(agent, nginx, settings, exec_nginx=exec_nginx)
-        except LoadError as error:
-            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
-            return 1
-        finally:
-            await api.close()
-        return 0
-
-    return asyncio.run(run())
-
-
 @contextlib.asynccontextmanager
 async def assembled_envoy(settings: Settings, api: KubeApi) -> AsyncIterator[Agent[EnvoyDocument]]:
     """An agent beside Envoy with its pages served, ready to :meth:`Agent.run`."""
@@ -164,35 +140,50 @@ async def assembled_envoy(settings: Settings, api: KubeApi) -> AsyncIterator[Age
             await runner.cleanup()
 
 
+def run_agent(settings: Settings, *, exec_nginx: bool) -> int:
+    """Run beside nginx until SIGTERM; exit code."""
+
+    async def beside_nginx(api: Client) -> None:
+        async with assembled(settings, api) as (agent, nginx):
+            keeping = asyncio.create_task(_keep_nginx(nginx, settings)) if exec_nginx else None
+            running = await _until_told(agent)
+            if keeping is not None:
+                keeping.cancel()
+                nginx.stop()
+            if not running.done():
+                await _see_nginx_out(nginx)
+            await _end(running)
+
+    return _run(settings, beside_nginx)
+
+
 def run_envoy_agent(settings: Settings) -> int:
     """Run beside Envoy until SIGTERM; exit code."""
+
+    async def beside_envoy(api: Client) -> None:
+        async with assembled_envoy(settings, api) as agent:
+            await _end(await _until_told(agent))
+
+    return _run(settings, beside_envoy)
+
+
+def _run(settings: Settings, beside: Callable[[Client], Awaitable[None]]) -> int:
     _configure_logs()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
 
-    async def run() -> int:
+    async def run() -> None:
+        api = await _connect(settings)
         try:
-            api = await _connect(settings)
-        except ConfigError as error:
-            print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
-            return 1
-        try:
-            async with assembled_envoy(settings, api) as agent:
-                stop = asyncio.Event()
-                loop = asyncio.get_running_loop()
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, stop.set)
-                running = asyncio.create_task(agent.run())
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
-                running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await running
+            await beside(api)
         finally:
             await api.close()
-        return 0
 
-    return asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except (ConfigError, LoadError) as error:
+        print(f"canary-rollout-agent: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
 
 
 async def _connect(settings: Settings) -> Client:

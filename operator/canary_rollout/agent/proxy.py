@@ -177,7 +177,7 @@ class Proxy:
             candidate = build(desired, self._settings, self.abilities, mode, self._token)
         except RouterError as refused:
             raise LoadError(f"{refused}") from refused
-        if candidate.generation != await self._loaded():
+        if not await self._runs(candidate):
             await self._load(candidate, desired, hurry=hurry)
         if mode == "njs":
             await self._push(desired)
@@ -185,6 +185,10 @@ class Proxy:
         self._running = _without_routing(candidate.files)
         self._remember(desired, candidate)
         return self.served
+
+    async def _runs(self, candidate: Candidate) -> bool:
+        """Whether nginx runs this configuration already; not asked when it was told to load another one since."""
+        return self._placed in {"", candidate.generation} and candidate.generation == await self._loaded()
 
     async def _loaded(self) -> str:
         """Generation nginx runs; ``""`` when it does not run or cannot say."""
@@ -220,6 +224,7 @@ class Proxy:
                 await self._answers(candidate.generation)
         except TimeoutError as error:
             # nginx logs why (an address in use, for one) and keeps what it had: so do we.
+            self._placed = ""
             if previous is not None:
                 self._workspace.point(previous)
                 self._workspace.discard(target)

@@ -21,12 +21,16 @@ PID_FILE: Final = "run/nginx.pid"
 _KEPT: Final = 4
 
 
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file's content in one step, readable by the owner alone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    _write(temporary, text)
     temporary.replace(path)
 
 
@@ -82,7 +86,7 @@ class Workspace:
         directory = self.root / name
         directory.mkdir(mode=0o700)
         for file, text in {**files, STATE: state}.items():
-            write_atomic(directory / file, text)
+            _write(directory / file, text)  # nobody looks there yet
         return name
 
     def point(self, target: str) -> None:

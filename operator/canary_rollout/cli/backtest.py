@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,39 +20,15 @@ if TYPE_CHECKING:
     from canary_rollout.analysis.readings import CounterReadings
     from canary_rollout.cli.asking import Subject
     from canary_rollout.cli.history import History
-    from canary_rollout.cli.simulate import Event, Simulation, Tally
+    from canary_rollout.cli.outcome import Result
+    from canary_rollout.cli.simulate import Simulation
     from canary_rollout.metrics.request import MetricRequest
     from canary_rollout.model.spec import CanaryRolloutSpec
 
 _LONGEST: Final = 100_000
 """Ticks; a longer stretch is refused instead of keeping Prometheus busy for hours."""
-
-
 _MANY: Final = 2000
 """Ticks that take so long (about four milliseconds each) that it is said beforehand."""
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of it.
-
-    Attributes:
-        verdict: ``succeeded``, ``rolled back``, ``halted``, ``paused`` or ``under way`` (the stretch was over first).
-        message: the sentence that the status would have held.
-        ended: POSIX seconds of the end; ``None`` when it was still under way.
-        began: POSIX seconds of the canary's first request, with which the rollout begins.
-        through: POSIX seconds of the last one.
-    """
-
-    began: float
-    through: float = 0.0
-    verdict: str = "under way"
-    message: str = ""
-    rule: str = ""
-    ended: float | None = None
-    events: "list[Event]" = field(default_factory=list)
-    tallies: "dict[str, Tally]" = field(default_factory=dict)
-    ticks: int = 0
 
 
 @click.command(short_help="What would have happened: the past from Prometheus through the same engine.")
@@ -95,6 +71,7 @@ def backtest(ctx: click.Context, /, *, file: str, output: str | None, **given: A
     from canary_rollout.cli.errors import Exit
     from canary_rollout.cli.manifest import one_rollout
     from canary_rollout.cli.offline import spec_of
+    from canary_rollout.cli.outcome import as_data, show
 
     session = session_of(ctx)
     manifest = one_rollout(file, given["name"])
@@ -108,9 +85,9 @@ def backtest(ctx: click.Context, /, *, file: str, output: str | None, **given: A
     if output:
         from canary_rollout.cli.show import print_data
 
-        print_data(_data(result), output)
+        print_data(as_data(result), output)
     else:
-        _print(session, f"{namespace}/{manifest.metadata.get('name')}", result)
+        show(session.tools.console(), f"{namespace}/{manifest.metadata.get('name')}", result)
     return Exit.OK if result.verdict in {"succeeded", "under way"} else Exit.REFUSED
 
 
@@ -135,7 +112,7 @@ def _stretch(session: Session, spec: "CanaryRolloutSpec", given: dict[str, Any])
 
 async def _replay(
     namespace: str, name: str, spec: "CanaryRolloutSpec", stretch: tuple[float, float], given: dict[str, Any]
-) -> Result:
+) -> "Result":
     from canary_rollout.analysis.readings import keys_needed
     from canary_rollout.cli.asking import Login, asked, subject_of_spec
     from canary_rollout.cli.history import History
@@ -241,12 +218,12 @@ async def _ticks(history: "History", arms: _Arms, stretch: tuple[float, float, f
         yield replace(past, counters=arms.sorted_out(past.counters)) if past.counters is not None else past
 
 
-async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "MetricRequest") -> Result:
+async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "MetricRequest") -> "Result":
     from canary_rollout.analysis.readings import REQUESTS, ReadingKind
     from canary_rollout.analysis.sequential.ruling import RECEIVED_SHARE
     from canary_rollout.cli.asking import unreachable
     from canary_rollout.cli.errors import CliError, Exit
-    from canary_rollout.cli.simulate import Tally
+    from canary_rollout.cli.outcome import Result, Tally
 
     result = None
     async for past in ticks:
@@ -277,7 +254,7 @@ async def _run(simulation: "Simulation", ticks: "AsyncIterator[Any]", request: "
     return result
 
 
-def _conclude(result: Result, simulation: "Simulation") -> None:
+def _conclude(result: "Result", simulation: "Simulation") -> None:
     """How it ended, or where it stood at the end of the past."""
     from canary_rollout.model.conditions import Phase
 
@@ -292,107 +269,3 @@ def _conclude(result: Result, simulation: "Simulation") -> None:
     elif simulation.state.pause is not None:
         pause = simulation.state.pause
         result.verdict, result.rule, result.message, result.ended = "paused", pause.rule, pause.message, pause.at
-
-
-def _data(result: Result) -> dict[str, Any]:
-    from canary_rollout.model.units import format_instant, format_weight
-
-    return {
-        "verdict": result.verdict,
-        "message": result.message,
-        **({"rule": result.rule} if result.rule else {}),
-        "from": format_instant(result.began),
-        "to": format_instant(result.through),
-        **({"endedAt": format_instant(result.ended)} if result.ended is not None else {}),
-        "evaluations": result.ticks,
-        "events": [
-            {
-                "at": format_instant(event.at),
-                "kind": event.kind,
-                "stage": event.stage,
-                "weight": format_weight(event.weight),
-                "message": event.message,
-                **({"rule": event.rule} if event.rule else {}),
-            }
-            for event in result.events
-        ],
-        "rules": [
-            {
-                "rule": tally.rule,
-                "evaluations": dict(tally.ticks),
-                "longestBreachSeconds": tally.longest,
-                "worst": tally.worst,
-                **({"firstFailAt": format_instant(tally.first_fail)} if tally.first_fail is not None else {}),
-            }
-            for tally in result.tallies.values()
-        ],
-    }
-
-
-def _print(session: Session, what: str, result: Result) -> None:
-    from rich.text import Text
-
-    from canary_rollout.cli.render import grid
-    from canary_rollout.cli.view import about, clean
-    from canary_rollout.model.units import format_weight
-
-    console = session.tools.console()
-    style = "bold green" if result.verdict == "succeeded" else "bold yellow" if result.ended is None else "bold red"
-    after = f" {about(result.ended - result.began)} after the start" if result.ended is not None else ""
-    at = f" at {_clock(result.ended)}" if result.ended is not None else f" at {_clock(result.through)}"
-    by = f" by {result.rule}" if result.rule else ""
-    would = "would have " if result.verdict == "succeeded" else "would have been "
-    console.print(Text(f"{what} {would}") + Text(result.verdict, style) + Text(f"{by}{at}{after}"))
-    console.print(Text(clean(result.message)))
-    console.print(Text("\nWhat would have happened", "bold"))
-    rows: list[list[str | Text]] = [
-        [
-            _clock(event.at),
-            event.stage or "-",
-            format_weight(event.weight),
-            Text(clean(_sentence(event)), "yellow" if event.warning else ""),
-        ]
-        for event in _told(result.events)
-    ]
-    console.print(grid(["WHEN (UTC)", "STAGE", "WEIGHT", "WHAT"], rows, right=["WEIGHT"]))
-    console.print(Text("\nRules, gates and tests over the whole time", "bold"))
-    shown = [tally for tally in result.tallies.values() if tally.ticks["pass"] or tally.ticks["fail"] or tally.longest]
-    shown.sort(key=lambda tally: (-tally.ticks["fail"], -tally.longest))
-    rows = [
-        [
-            tally.rule,
-            str(tally.ticks["pass"]),
-            Text(str(tally.ticks["fail"]), "red" if tally.ticks["fail"] else ""),
-            str(tally.ticks["none"]),
-            about(tally.longest) if tally.longest else "-",
-            clean(tally.worst),
-        ]
-        for tally in shown
-    ]
-    titles = ["RULE", "PASS", "FAIL", "NONE", "BREACHED", "AT ITS WORST"]
-    console.print(grid(titles, rows, right=titles[1:5]))
-    silent = [tally.rule for tally in result.tallies.values() if tally not in shown]
-    if silent:
-        console.print(Text(f"without a verdict at any time: {', '.join(silent)}", "dim"))
-
-
-def _told(events: "list[Event]") -> "list[Event]":
-    """Events for people: changes of the weight, and warnings; a fail that ends the rollout is told once."""
-    notes = {(event.at, event.rule) for event in events if event.kind == "note" and event.rule}
-    return [
-        event
-        for event in events
-        if event.kind == "weight"
-        or (event.kind == "note" and event.warning)
-        or (event.kind == "verdict" and (event.at, event.rule) not in notes)
-    ]
-
-
-def _sentence(event: "Event") -> str:
-    return f"{event.rule}: {event.message.removeprefix(f'{event.rule}: ')}" if event.rule else event.message
-
-
-def _clock(at: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")

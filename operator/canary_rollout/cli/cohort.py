@@ -9,6 +9,8 @@ from canary_rollout.cli.options import output_option, rollout_names, target_opti
 from canary_rollout.cli.session import Connection, Session, session_of
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from canary_rollout.cli.membership import StageShare, Tenant
     from canary_rollout.kube.port import Object
     from canary_rollout.model.spec import CanaryRolloutSpec, Sticky
@@ -224,13 +226,24 @@ def _print(  # noqa: PLR0917 - one table after another
     tenants: "list[Tenant]",
     shares: "list[StageShare]",
 ) -> None:
-    from canary_rollout.cli.render import grid
     from canary_rollout.cli.view import clean
-    from canary_rollout.model.units import format_weight
 
     console = session.tools.console()
     told = "the client's address" if sticky.client_ip else f"{sticky.header or f'cookie {sticky.cookie}'}"
     console.print(f"{asked.namespace}/{asked.name}, revision {asked.revision}, tenants by {told}\n")
+    console.print(_stages(stage, shares))
+    if tenants:
+        console.print()
+        console.print(_listed(tenants))
+    for line in _notes(asked, sticky, shares):
+        click.echo(clean(line), err=True)
+
+
+def _stages(stage: str | None, shares: "list[StageShare]") -> "RenderableType":
+    """The table of stages; ``stage`` is pointed at."""
+    from canary_rollout.cli.render import grid
+    from canary_rollout.model.units import format_weight
+
     weighed = any(share.requests is not None for share in shares)
     titles = ["  STAGE", "WEIGHT", "TENANTS", "SHARE", *(["REQUESTS"] if weighed else []), "NEW", "LEAVE"]
     rows = [
@@ -245,15 +258,15 @@ def _print(  # noqa: PLR0917 - one table after another
         ]
         for share in shares
     ]
-    console.print(grid(titles, rows, right=titles[1:]))
-    if tenants:
-        console.print()
-        rows = [
-            [clean(tenant.name), str(tenant.position), tenant.joins or "-", tenant.why or "-"] for tenant in tenants
-        ]
-        console.print(grid(["TENANT", "POSITION", "JOINS IN", "BY"], rows, right=["POSITION"]))
-    for line in _notes(asked, sticky, shares):
-        click.echo(clean(line), err=True)
+    return grid(titles, rows, right=titles[1:])
+
+
+def _listed(tenants: "list[Tenant]") -> "RenderableType":
+    from canary_rollout.cli.render import grid
+    from canary_rollout.cli.view import clean
+
+    rows = [[clean(tenant.name), str(tenant.position), tenant.joins or "-", tenant.why or "-"] for tenant in tenants]
+    return grid(["TENANT", "POSITION", "JOINS IN", "BY"], rows, right=["POSITION"])
 
 
 def _notes(asked: Asked, sticky: "Sticky", shares: "list[StageShare]") -> list[str]:

@@ -12,7 +12,10 @@ from canary_rollout.cli.options import DURATION, name_argument, output_option, p
 from canary_rollout.cli.session import Connection, Session, session_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
+    from rich.text import Text
 
     from canary_rollout.cli.asking import Subject
     from canary_rollout.cli.evaluate import Evaluator, Line
@@ -269,10 +272,6 @@ def picture(session: Session, watcher: Watcher, look: Look) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from canary_rollout.cli.evaluate import Word
-    from canary_rollout.cli.render import grid
-    from canary_rollout.cli.view import about, clean
-
     words = {
         "pass": ("healthy", "bold green"),
         "fail": ("NOT HEALTHY", "bold red"),
@@ -281,10 +280,20 @@ def picture(session: Session, watcher: Watcher, look: Look) -> "RenderableType":
     subject, stage = watcher.subject, watcher.evaluator.stage
     blocks = _BLOCKS if "utf" in session.tools.console().encoding.lower() else _ASCII
     where = f", stage {stage.name}" if stage is not None else ""
-    parts: list[RenderableType] = [
+    return Group(
         Text(f"{subject.namespace}/{subject.name}{where}: ") + Text(*words[look.outcome]),
         Text(),
-    ]
+        *_numbers(watcher, look, blocks),
+        *_judgements(look),
+        *(Text(f"! {line}", "yellow") for line in look.anomalies),
+    )
+
+
+def _numbers(watcher: Watcher, look: Look, blocks: str) -> "Iterator[RenderableType]":
+    """The table of what is measured; none where nothing is known."""
+    from canary_rollout.cli.render import grid
+    from canary_rollout.cli.view import about
+
     rows: list[list[str | Text]] = []
     by_name = {(one.measure, one.version): one for one in look.series}
     for measure in MEASURES:
@@ -297,19 +306,28 @@ def picture(session: Session, watcher: Watcher, look: Look) -> "RenderableType":
                 )
     if rows:
         titles = ["METRIC", "VERSION", "NOW", f"LAST {about(watcher.length).upper()}", "TREND"]
-        parts.append(grid(titles, rows, right=["NOW"]))
+        yield grid(titles, rows, right=["NOW"])
+
+
+def _judgements(look: Look) -> "Iterator[RenderableType]":
+    """How many rules, gates and tests pass, and a table of those that do not."""
+    from rich.text import Text
+
+    from canary_rollout.cli.evaluate import Word
+    from canary_rollout.cli.render import grid
+    from canary_rollout.cli.view import clean
+
     bad = [line for line in look.lines if line.word in {Word.FAIL, Word.BREACHED, Word.NONE}]
     counted = [line for line in look.lines if line.word is not Word.INACTIVE]
     passing = sum(line.word is Word.PASS for line in counted)
-    parts += [Text(), Text(f"{passing} of {len(counted)} rules, gates and tests pass")]
+    yield Text()
+    yield Text(f"{passing} of {len(counted)} rules, gates and tests pass")
     if bad:
         styles = {Word.FAIL: "bold red", Word.BREACHED: "bold red", Word.NONE: "yellow"}
         table: list[list[str | Text]] = [
             [line.verdict.rule, Text(line.word.value, styles[line.word]), clean(line.message)] for line in bad
         ]
-        parts.append(grid(["NAME", "VERDICT", "NUMBERS"], table))
-    parts += [Text(f"! {line}", "yellow") for line in look.anomalies]
-    return Group(*parts)
+        yield grid(["NAME", "VERDICT", "NUMBERS"], table)
 
 
 def sparkline(values: Sequence[float | None], blocks: str = _BLOCKS, width: int = SPARK) -> str:

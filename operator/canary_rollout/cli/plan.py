@@ -10,6 +10,8 @@ from canary_rollout.cli.options import DURATION, SHARE, output_option, prometheu
 from canary_rollout.cli.session import Session, session_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from canary_rollout.analysis.readings import Samples
     from canary_rollout.cli.asking import Subject
     from canary_rollout.cli.manifest import Manifest
@@ -187,9 +189,7 @@ def _data(found: "Plan", refused: list[str]) -> dict[str, Any]:
 
 def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan", refused: list[str]) -> None:
     from canary_rollout.cli.offline import uncounted_tenants
-    from canary_rollout.cli.render import grid
     from canary_rollout.cli.view import about
-    from canary_rollout.model.units import format_duration, format_weight
 
     console, traffic = session.tools.console(), found.traffic
     quiet = f", {_few(traffic.quiet)}/s in the quietest hour" if traffic.quiet < traffic.requests else ""
@@ -199,20 +199,7 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
         f"{traffic.error_rate:.3%} of stable's fail{bursts}. "
         f"All stages together take {about(found.seconds)} if nothing stops them.\n"
     )
-    titles = ["STAGE", "WEIGHT", "HOLD", "REQUESTS", "FINDS", "100%", "5%", "1%", "EXCLUDES"]
-    rows = [
-        [
-            plan.stage.name,
-            format_weight(plan.stage.mirror or 0) if plan.stage.mirrors else format_weight(plan.stage.weight),
-            format_duration(plan.stage.hold),
-            f"{plan.requests:.0f}",
-            "-" if plan.finds is None else _share(plan.finds),
-            *("-" if isinf(time) or time > plan.stage.hold else _time(time) for time in plan.times.values()),
-            _share(plan.excludes),
-        ]
-        for plan in found.stages
-    ]
-    console.print(grid(titles, rows, right=titles[1:]))
+    console.print(_table(found))
     console.print(
         "\nREQUESTS: the canary's in the hold. FINDS: the smallest error rate found within the hold, in nine of ten "
         "cases. 100%, 5%, 1%: how long until a canary that fails so many requests is found. EXCLUDES: higher error rates "
@@ -229,6 +216,26 @@ def _print(session: Session, what: str, spec: "CanaryRolloutSpec", found: "Plan"
         console.print("The comparison with stable is off (analysis.enabled): only halt rules and gates judge.")
     for line in (*refused, *_few_lines(found), *_rule_lines(found)):
         console.print(f"- {line}")
+
+
+def _table(found: "Plan") -> "Table":
+    from canary_rollout.cli.render import grid
+    from canary_rollout.model.units import format_duration, format_weight
+
+    titles = ["STAGE", "WEIGHT", "HOLD", "REQUESTS", "FINDS", "100%", "5%", "1%", "EXCLUDES"]
+    rows = [
+        [
+            plan.stage.name,
+            format_weight(plan.stage.mirror or 0) if plan.stage.mirrors else format_weight(plan.stage.weight),
+            format_duration(plan.stage.hold),
+            f"{plan.requests:.0f}",
+            "-" if plan.finds is None else _share(plan.finds),
+            *("-" if isinf(time) or time > plan.stage.hold else _time(time) for time in plan.times.values()),
+            _share(plan.excludes),
+        ]
+        for plan in found.stages
+    ]
+    return grid(titles, rows, right=titles[1:])
 
 
 _FEW_HOLD: Final = "the hold is extended, and at maxHold a person is asked"

@@ -8,7 +8,7 @@ from canary_rollout.analysis.comparing import Compared, policy_of
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.readings import CounterReadings
 from canary_rollout.analysis.rules import assess
-from canary_rollout.analysis.verdict import Assessment, Outcome, Verdict
+from canary_rollout.analysis.verdict import Assessment, Outcome
 from canary_rollout.cli.errors import CliError
 from canary_rollout.cli.history import Past
 from canary_rollout.cli.instant import Instant, at_rest
@@ -221,45 +221,3 @@ def _version(revision: str) -> VersionView:
 
 def _without_share(assessment: Assessment) -> Assessment:
     return replace(assessment, received_share=None, received_requests=0.0)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one rule, gate or test said over the whole stretch.
-
-    Attributes:
-        ticks: evaluations by outcome: pass, fail, none.
-        longest: longest unbroken breach, seconds; how long it took to fail is the rule's ``for``.
-        worst: the sentence with the worst value.
-        first_fail: POSIX seconds of its first fail; ``None`` when it never failed.
-    """
-
-    rule: str
-    ticks: dict[str, int] = field(default_factory=lambda: {"pass": 0, "fail": 0, "none": 0})
-    longest: float = 0.0
-    worst: str = ""
-    first_fail: float | None = None
-    _worst: float = 0.0
-
-    def take(self, verdict: Verdict, at: float) -> None:
-        """Count one evaluation."""
-        self.ticks[verdict.outcome.value] += 1
-        if verdict.breached_since is not None:
-            self.longest = max(self.longest, at - verdict.breached_since)
-        if verdict.outcome is Outcome.FAIL and self.first_fail is None:
-            self.first_fail = at
-        badness = _badness(verdict)
-        if not self.worst or badness > self._worst:
-            self._worst, self.worst = badness, verdict.message.removeprefix(f"{verdict.rule}: ")
-
-
-def _badness(verdict: Verdict) -> float:
-    """How bad a verdict is, for finding the worst: fails first, then breaches, then how far the value is from its bound."""
-    grade = {Outcome.FAIL: 3e9, Outcome.PASS: 1e9, Outcome.NONE: 0.0}[verdict.outcome]
-    if verdict.breached_since is not None and verdict.outcome is Outcome.NONE:
-        grade = 2e9
-    if verdict.value is None or verdict.threshold is None:
-        return grade
-    return grade + min(abs(verdict.value - verdict.threshold) / max(abs(verdict.threshold), 1e-9), 1e6) * (
-        1 if grade >= 2e9 else -1
-    )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from canary_rollout.cli.lint import Problem
     from canary_rollout.cli.manifest import Manifest
     from canary_rollout.metrics.presets import Presets
+    from canary_rollout.model.rule_sets import HaltRuleSetSpec
     from canary_rollout.model.spec import CanaryRolloutSpec
 
 
@@ -42,32 +43,13 @@ def validate(
 
     Exit code 0: all are valid; 1: there is a problem; 2: a file is not there.
     """
-    from canary_rollout.cli.lint import Problem, examine, examine_set
-    from canary_rollout.cli.manifest import UnreadableError, read
+    from canary_rollout.cli.lint import examine
     from canary_rollout.kube.port import CANARY_ROLLOUTS
-    from canary_rollout.model.rule_sets import CLUSTER, NAMESPACED
 
-    manifests: list[Manifest] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            manifests += read(file)
-        except UnreadableError as error:
-            problems.append(Problem(error.source, error.line, "", error.problem))
+    manifests, problems = _read_all(files)
     presets = [*own_presets(own), *_config_maps(manifests)]
-    sets = {}
-    valid: list[str] = []
-    for manifest in manifests:
-        if manifest.kind in {NAMESPACED, CLUSTER}:
-            rule_set, found = examine_set(manifest)
-            problems += found
-            if rule_set is not None:
-                sets[manifest.kind, str(manifest.metadata.get("name"))] = rule_set
-            if rule_set is not None and not any(not problem.warning for problem in found):
-                valid.append(
-                    f"{manifest.source}:{manifest.line()}: {manifest.metadata.get('name')} is valid: {manifest.kind}, "
-                    f"{len(rule_set.halt_rules)} halt rules"
-                )
+    sets, valid, found = _rule_sets(manifests)
+    problems += found
     seen = [
         Examined(manifest, *examine(manifest, _namespace(ctx, manifest), sets, presets))
         for manifest in manifests
@@ -75,7 +57,7 @@ def validate(
     ]
     _twins(seen)
     problems += [problem for one in seen for problem in one.problems]
-    passed_over = len(manifests) - len(seen) - sum(manifest.kind in {NAMESPACED, CLUSTER} for manifest in manifests)
+    passed_over = len(manifests) - len(seen) - sum(_is_rule_set(manifest) for manifest in manifests)
     if passed_over == len(manifests) and not problems:
         raise click.UsageError(f"there is no CanaryRollout in {', '.join(files)}")
     bad = any(strict or not problem.warning for problem in problems)
@@ -86,6 +68,50 @@ def validate(
     else:
         _print(seen, problems, valid, passed_over)
     return Exit.REFUSED if bad else Exit.OK
+
+
+def _read_all(files: tuple[str, ...]) -> "tuple[list[Manifest], list[Problem]]":
+    """All objects of the files, and what kept others from being read."""
+    from canary_rollout.cli.lint import Problem
+    from canary_rollout.cli.manifest import UnreadableError, read
+
+    manifests: list[Manifest] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            manifests += read(file)
+        except UnreadableError as error:
+            problems.append(Problem(error.source, error.line, "", error.problem))
+    return manifests, problems
+
+
+def _is_rule_set(manifest: "Manifest") -> bool:
+    from canary_rollout.model.rule_sets import CLUSTER, NAMESPACED
+
+    return manifest.kind in {NAMESPACED, CLUSTER}
+
+
+def _rule_sets(
+    manifests: "list[Manifest]",
+) -> "tuple[dict[tuple[str, str], HaltRuleSetSpec], list[str], list[Problem]]":
+    """The rule sets that can be read, by kind and name; a line for each that is valid; and the problems of all."""
+    from canary_rollout.cli.lint import examine_set
+
+    sets: dict[tuple[str, str], HaltRuleSetSpec] = {}
+    valid: list[str] = []
+    problems: list[Problem] = []
+    for manifest in filter(_is_rule_set, manifests):
+        rule_set, found = examine_set(manifest)
+        problems += found
+        if rule_set is None:
+            continue
+        sets[manifest.kind, str(manifest.metadata.get("name"))] = rule_set
+        if not any(not problem.warning for problem in found):
+            valid.append(
+                f"{manifest.source}:{manifest.line()}: {manifest.metadata.get('name')} is valid: {manifest.kind}, "
+                f"{len(rule_set.halt_rules)} halt rules"
+            )
+    return sets, valid, problems
 
 
 def _config_maps(manifests: "list[Manifest]") -> "list[Presets]":

@@ -151,6 +151,23 @@ def build_status(
         previous: the conditions as they were, for their lastTransitionTime.
         now: the time that a changed condition gets.
     """
+    status: Manifest = {
+        "phase": phase(facts),
+        "hostIP": facts.host_ip,
+        "hostIPs": [{"ip": facts.host_ip}],
+        "startTime": facts.started_at,
+        "conditions": _conditions(facts, gates, previous, now),
+        "containerStatuses": [container.manifest() for container in facts.main],
+    }
+    if facts.pod_ip:
+        status |= {"podIP": facts.pod_ip, "podIPs": [{"ip": facts.pod_ip}]}
+    if facts.init:
+        status["initContainerStatuses"] = [container.manifest() for container in facts.init]
+    return status
+
+
+def _conditions(facts: PodFacts, gates: Mapping[str, str], previous: Sequence[Manifest], now: str) -> list[Manifest]:
+    """The pod's conditions; one whose status did not change keeps its lastTransitionTime."""
     current = phase(facts)
     unready = [container.name for container in [*facts.main, *_sidecars(facts)] if not container.ready]
     finished = current in {"Succeeded", "Failed"}
@@ -177,19 +194,7 @@ def build_status(
         known = before.get(condition["type"])
         unchanged = known is not None and known["status"] == condition["status"]
         condition["lastTransitionTime"] = known["lastTransitionTime"] if known is not None and unchanged else now
-    status: Manifest = {
-        "phase": current,
-        "hostIP": facts.host_ip,
-        "hostIPs": [{"ip": facts.host_ip}],
-        "startTime": facts.started_at,
-        "conditions": conditions,
-        "containerStatuses": [container.manifest() for container in facts.main],
-    }
-    if facts.pod_ip:
-        status |= {"podIP": facts.pod_ip, "podIPs": [{"ip": facts.pod_ip}]}
-    if facts.init:
-        status["initContainerStatuses"] = [container.manifest() for container in facts.init]
-    return status
+    return conditions
 
 
 def _sidecars(facts: PodFacts) -> list[ContainerStatus]:

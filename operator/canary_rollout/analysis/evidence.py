@@ -12,6 +12,7 @@ from zlib import crc32
 
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.readings import MeasureKey
+from canary_rollout.model.metrics import Metrics
 from canary_rollout.model.units import UnitError, format_instant, parse_instant
 
 LONGEST_GAP: Final = 3.0
@@ -116,6 +117,15 @@ class Evidence:
             fresh_after=None if apart else round(at, 3),
             evaluated_through=self.evaluated_through,
         )
+
+    def afresh(self, metrics: Metrics, *, new_revision: bool, at: float) -> "Evidence":
+        """Return evidence for a new beginning at a time (POSIX seconds): of the rules alone, or of another revision.
+
+        Series by pod, and the agent's, begin with their revision; others still hold the one before.
+        """
+        if not new_revision:
+            return self.restarted(at)
+        return self.of_new_revision(at, apart=metrics.source == "agent" or metrics.arms.by == "pod")
 
     def saw(self, canary: Iterable[str], stable: Iterable[str], named: frozenset[str]) -> "Evidence":
         """Return this evidence with measures that had a value; ``named`` are those the spec still asks for."""

@@ -94,11 +94,6 @@ class Simulation:
         """The stage the rollout is in."""
         return next((stage for stage in stages_of(self.spec, self.state) if stage.name == self.state.stage), None)
 
-    @property
-    def _apart(self) -> bool:
-        """Whether the series tell the canary's revisions apart, so that no window holds an older one's requests."""
-        return self.spec.metrics.source == "agent" or self.spec.metrics.arms.by == "pod"
-
     def begin(self, at: float) -> None:
         """See both versions alike, and then a new revision of the canary."""
         self._settle(at, None)
@@ -166,9 +161,7 @@ class Simulation:
             self._cluster.do(action, now)  # scaling and copying: pods were there when they were there
         if decision.restart_evidence:
             begins = decision.state.began_at != before.began_at
-            self.evidence = (
-                self.evidence.of_new_revision(now, apart=self._apart) if begins else self.evidence.restarted(now)
-            )
+            self.evidence = self.evidence.afresh(self.spec.metrics, new_revision=begins, at=now)
             self.running = None
         self._tell(now, before, decision)
         return decision

@@ -7,7 +7,6 @@ from typing import Final
 
 import structlog
 
-from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.controller.execute import Executor, RouteRejectedError
 from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
 from canary_rollout.controller.memory import Memory
@@ -118,7 +117,7 @@ class Reconciler:
         decision = decide(spec, memory.state, seen, now)
         if decision.restart_evidence and memory.evidence is not None:
             begins = decision.state.began_at != memory.state.began_at
-            memory.evidence = _afresh(memory.evidence, spec, new_revision=begins, now=now)
+            memory.evidence = memory.evidence.afresh(spec.metrics, new_revision=begins, at=now)
             memory.comparing = None
         facts = Facts(
             spec=spec,
@@ -321,13 +320,6 @@ class Reconciler:
             self._shell.evaluations.follow(key, memory)
         self._shell.needs.drop(key)
         self._shell.telemetry.forgot(key)
-
-
-def _afresh(evidence: Evidence, spec: CanaryRolloutSpec, *, new_revision: bool, now: float) -> Evidence:
-    """Evidence for a new beginning. Series by pod begin with their revision; others still hold the one before."""
-    if not new_revision:
-        return evidence.restarted(now)
-    return evidence.of_new_revision(now, apart=spec.metrics.source == "agent" or spec.metrics.arms.by == "pod")
 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:

@@ -41,10 +41,10 @@ async def _run(*words: str, within: float) -> tuple[int, str, str]:
     try:
         async with asyncio.timeout(within):
             output, errors = await process.communicate()
-    except BaseException:
-        process.terminate()  # the cluster inside ends with it
-        await process.wait()
-        raise
+    finally:
+        if process.returncode is None:
+            process.terminate()  # the cluster inside ends with it
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
 

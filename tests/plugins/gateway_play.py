@@ -296,6 +296,7 @@ async def main() -> None:
                     await case.set_up()
                 await asyncio.gather(*(case.play() for case in cases))
         except BaseException:
+            # Whatever ended it, a time limit from outside too: the logs go with the cluster, and they say why.
             for log in ("contour.log", "envoy.log", *(file.name for file in cluster.run_dir.glob("operator-*.log"))):
                 with contextlib.suppress(OSError):
                     sys.stderr.write(f"== {log}\n{(cluster.run_dir / log).read_text()[-6000:]}")

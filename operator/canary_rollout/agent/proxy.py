@@ -208,7 +208,7 @@ class Proxy:
             if not hurry:
                 await asyncio.sleep(max(0.0, self._reloaded + BETWEEN_RELOADS - time.monotonic()))
         except BaseException:
-            # Cancelled or refused: nothing points there.
+            # Refused, or cancelled (a lowering takes its place): nothing points there, so nobody else would remove it.
             self._workspace.discard(target)
             raise
         previous = self._workspace.target()

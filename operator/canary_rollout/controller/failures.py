@@ -1,13 +1,27 @@
-"""Whatever a queue repeats is told: the queue itself only counts it."""
+"""Whatever a queue repeats is told: in the log each time, and in the resource when it goes on (the queue only counts it)."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
 from canary_rollout.controller.queue import Key, Reconcile
+from canary_rollout.engine.draft import cut
 from canary_rollout.errors import CanaryRolloutError
+from canary_rollout.model.conditions import Condition, Reason
+from canary_rollout.model.status import CanaryRolloutStatus, ConditionStatus
 
 log: Final = structlog.get_logger(__name__)
+
+IN_A_ROW: Final = 3
+"""Failures after which the resource says so; one or two are what a repeat is for."""
+LONGEST_LOOK: Final = 55.0
+"""Seconds; less than the queue's own limit, so that a look that hangs is a failure with a name."""
+
+
+class TooLongError(CanaryRolloutError, TimeoutError):
+    """A look that did not end."""
 
 
 def logged(run: Reconcile, what: str) -> Reconcile:
@@ -24,3 +38,78 @@ def logged(run: Reconcile, what: str) -> Reconcile:
             raise
 
     return told
+
+
+class Failures:
+    """Counts failures in a row; from the third on, and then ever more rarely, ``say`` is asked to say so where people look."""
+
+    def __init__(self, run: Reconcile, say: Callable[[Key, Exception], Awaitable[None]]) -> None:
+        self._run = run
+        self._say = say
+        self._in_a_row: dict[Key, int] = {}
+
+    async def run(self, key: Key) -> float | None:
+        """One look; its errors go on. One that was cancelled for something more urgent has not failed."""
+        try:
+            again = await self._in_time(key)
+        except Exception as error:
+            count = self._in_a_row[key] = self._in_a_row.get(key, 0) + 1
+            if _worth_saying(count):
+                await self._say(key, error)
+            raise
+        self._in_a_row.pop(key, None)
+        return again
+
+    async def _in_time(self, key: Key) -> float | None:
+        try:
+            async with asyncio.timeout(LONGEST_LOOK) as limit:
+                return await self._run(key)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TooLongError(f"it took longer than {LONGEST_LOOK:g} s and was broken off") from error
+            raise
+
+
+def _worth_saying(count: int) -> bool:
+    """3, 6, 12, 24 …: what could not be written the first time is tried again, and no sick API server gets twice the calls."""
+    times, rest = divmod(count, IN_A_ROW)
+    return rest == 0 and times & (times - 1) == 0
+
+
+def with_failure(
+    status: CanaryRolloutStatus, error: Exception, generation: int, now: float
+) -> tuple[CanaryRolloutStatus, str]:
+    """The status that says that looks fail (and is Stalled, if it is not already), and the sentence.
+
+    Everything else stays, the engine's own sentence too: the next look that succeeds takes these conditions away.
+    """
+    why = (
+        cut(f"{error}")
+        if isinstance(error, CanaryRolloutError)
+        else f"a fault of the operator's own ({type(error).__name__})"
+    )
+    words = (
+        f"looks at this rollout fail ({IN_A_ROW} times in a row and more) and are repeated ever more rarely; nothing new is "
+        f"decided meanwhile: {why}. The operator's log has each of them"
+    )
+    kinds = [Condition.RECONCILE_FAILING]
+    if not any(item.type == Condition.STALLED for item in status.conditions):
+        kinds.append(Condition.STALLED)
+    since = {item.type: item.last_transition_time for item in status.conditions}
+    added = tuple(
+        ConditionStatus(
+            type=kind,
+            status="True",
+            reason=Reason.RECONCILE_FAILED,
+            message=words,
+            last_transition_time=since.get(kind, round(now, 3)),
+            observed_generation=generation,
+        )
+        for kind in kinds
+    )
+    return status.model_copy(update={"conditions": (*without_failure(status), *added)}), words
+
+
+def without_failure(status: CanaryRolloutStatus) -> tuple[ConditionStatus, ...]:
+    """The conditions that are not about looks that fail."""
+    return tuple(item for item in status.conditions if item.reason != Reason.RECONCILE_FAILED)

@@ -95,6 +95,7 @@ class LocalCluster:
         try:
             await self._start(controlplane_binary, prometheus_binary)
         except BaseException:
+            # Failed, cancelled or interrupted half-way: nobody calls __aexit__ then, and no process may stay.
             await self._stop()
             raise
         return self
@@ -231,11 +232,10 @@ class LocalCluster:
         try:
             async with asyncio.timeout(KUBECTL_SECONDS):
                 output, _ = await process.communicate(None if input is None else input.encode())
-        except BaseException:
+        finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            raise
         text = output.decode(errors="replace")
         if check and process.returncode != 0:
             raise LocalClusterError(f"kubectl {' '.join(arguments)} failed (exit code {process.returncode}):\n{text}")

@@ -131,12 +131,10 @@ class LoadProcess:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await process.wait()
-        except BaseException:
+        finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            raise
-        finally:
             if self._reading is not None:
                 await asyncio.wait({self._reading}, timeout=1.0)
                 self._reading.cancel()

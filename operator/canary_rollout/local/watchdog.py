@@ -50,7 +50,7 @@ def kill_everything(groups: set[int], marker: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-        time.sleep(SWEEP_PAUSE_SECONDS)
+        time.sleep(SWEEP_PAUSE_SECONDS)  # a process of its own, without a loop that this could hold up
 
 
 def main(marker: str, run_dir: str) -> None:

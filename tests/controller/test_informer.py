@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_api import Answer, Drop, FakeApi
+from under_way import under_way
 
 from canary_rollout.controller.informers import Informers
 from canary_rollout.kube.cache import Cache
@@ -53,13 +54,8 @@ class World:
 
     @asynccontextmanager
     async def running(self):
-        task = asyncio.create_task(self.informers.run())
-        await asyncio.sleep(0.1)
-        try:
+        async with under_way(self.informers.run(), ahead=0.1):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture

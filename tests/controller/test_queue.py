@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from under_way import under_way
 
 from canary_rollout.controller.queue import Backoff, Outcome, WorkQueue
 from canary_rollout.kube.port import UnavailableError
@@ -73,13 +74,8 @@ def seen():
 
 @asynccontextmanager
 async def running(queue):
-    task = asyncio.create_task(queue.run())
-    await asyncio.sleep(0)
-    try:
+    async with under_way(queue.run()):
         yield queue
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_key_added_twice_runs_once(work):

@@ -1,10 +1,10 @@
 """Kubernetes Events: delivered beside the work, counted instead of repeated, never in the way."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 from fake_api import Answer, FakeApi, Hang
+from under_way import under_way
 
 from canary_rollout.controller.instruments import Instruments
 from canary_rollout.controller.recorder import Recorder
@@ -39,14 +39,8 @@ class World:
     def failures(self, why):
         return self.instruments.registry.get_sample_value("canary_rollout_event_failures_total", {"why": why})
 
-    @asynccontextmanager
-    async def running(self):
-        task = asyncio.create_task(self.recorder.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def running(self):
+        return under_way(self.recorder.run())
 
 
 @pytest.fixture

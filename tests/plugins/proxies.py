@@ -226,6 +226,16 @@ class Edge:
         return await self.confirmed()
 
 
+ENVIRONMENT = {
+    "NAMESPACE": "shop",
+    "POD_NAME": "edge-1",
+    "CONFIGMAP": "checkout-nginx",
+    "WORK_DIR": "work",
+    "NGINX": "/bin/nginx",
+}
+"""What an agent in a pod is told."""
+
+
 def settings_for(work: Path, pod: str = "edge-1", nginx: str | None = None, workers: int = 2) -> Settings:
     """Settings of an agent on free ports."""
     return Settings(

@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from canary_rollout.kube.answers import error_of, watch_error
+from canary_rollout.kube.lines import lines
 from canary_rollout.kube.login import ConfigError, Connection, Login, by_kubeconfig, by_service_account
 from canary_rollout.kube.port import (
     FIELD_MANAGER,
@@ -261,7 +262,7 @@ class Client:
         try:
             if response.status != 200:
                 raise error_of("watch", target, response.status, await response.read(), response.headers)
-            async for line in _lines(response.content):
+            async for line in lines(response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise watch_error(target, event["object"])
@@ -379,20 +380,6 @@ def _target(resource: Resource, namespace: str | None, name: str | None = None, 
 
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of any length; aiohttp's own reader gives up on long ones."""
-    pieces: list[bytes] = []
-    async for chunk in content.iter_any():
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            pieces.append(end)
-            if line := b"".join(pieces):
-                yield line
-            pieces.clear()
-        if rest:
-            pieces.append(rest)
 
 
 __all__ = ["ApiError", "CallObserver", "Client", "ConfigError", "Connection"]

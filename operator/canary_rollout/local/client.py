@@ -13,6 +13,8 @@ from typing import Any, Literal, Self
 
 import aiohttp
 
+from canary_rollout.kube.lines import lines
+
 from .errors import ApiError, LocalClusterError
 
 Manifest = dict[str, Any]
@@ -285,7 +287,7 @@ class KubeClient:
         ) as response:
             if response.status >= 400:
                 raise _error(response.status, await response.json(content_type=None))
-            async for line in _lines(response.content):
+            async for line in lines(response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise _error(event["object"].get("code", 500), event["object"])
@@ -399,13 +401,3 @@ def _error(status: int, body: Any) -> ApiError:
     if isinstance(body, dict):
         return ApiError(status, body.get("reason") or "Unknown", body.get("message") or "no message", body)
     return ApiError(status, "Unknown", str(body)[:500], {})
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Split a stream into lines of any length (aiohttp's own iteration refuses long ones)."""
-    rest = b""
-    async for chunk in content.iter_any():
-        *complete, rest = (rest + chunk).split(b"\n")
-        for line in complete:
-            if line:
-                yield line

@@ -61,7 +61,7 @@ class Shell:
 
     async def until(self, *words):
         """Repeat until it succeeds: a new kind is served a moment after its definition is stored."""
-        for _ in range(60):
+        for _ in range(240):
             out, err, ended = await self.run(*words)
             if ended == 0:
                 return
@@ -76,7 +76,7 @@ class Shell:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate((stdin or "").encode()), 60)
+        out, err = await asyncio.wait_for(process.communicate((stdin or "").encode()), 120)
         return out.decode(), err.decode(), process.returncode
 
 
@@ -198,12 +198,12 @@ async def watching(shell):
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        first = await asyncio.wait_for(process.stdout.readline(), 30)
+        first = await asyncio.wait_for(process.stdout.readline(), 60)
         assert b"Progressing" in first
         await patch_status(shell, {"status": {"message": "something new"}})
-        assert b"something new" in await asyncio.wait_for(process.stdout.readline(), 30)
+        assert b"something new" in await asyncio.wait_for(process.stdout.readline(), 60)
         await shell("kubectl", "delete", "canaryrollout", "checkout")
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
         assert b"was deleted" in err
         assert process.returncode == 1
     finally:

@@ -55,7 +55,7 @@ async def _dry_run(local_cluster: Any, place: str, manifest: dict[str, Any]) -> 
     from canary_rollout.local.errors import ApiError
 
     query = {"dryRun": "All", "fieldValidation": "Strict"}
-    for _ in range(20):
+    for _ in range(300):
         try:
             path = f"/apis/canaryrollout.dev/v1alpha1/{place}"
             found: dict[str, Any] = await local_cluster.admin.request("POST", path, query=query, body=manifest)

@@ -29,7 +29,7 @@ async def test_up_prints_what_another_terminal_needs_and_ctrl_c_leaves_nothing()
     command = await start("up", "--image", "web=sleep 1000")
     try:
         kubeconfig = None
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             while kubeconfig is None:
                 line = (await command.stdout.readline()).decode()
                 assert line, "it ended"
@@ -45,7 +45,7 @@ async def test_up_prints_what_another_terminal_needs_and_ctrl_c_leaves_nothing()
         )
         assert b"pod/web created" in (await kubectl.communicate())[0]
         command.send_signal(signal.SIGINT)
-        output, _ = await asyncio.wait_for(command.communicate(), 15)
+        output, _ = await asyncio.wait_for(command.communicate(), 60)
     finally:
         if command.returncode is None:
             command.kill()

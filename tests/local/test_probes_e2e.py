@@ -12,10 +12,11 @@ async def test_a_failing_liveness_probe_restarts_the_container_and_a_readiness_p
     local_cluster, namespace
 ):
     admin = local_cluster.admin
+    every_second = {"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 30}
     probed = shell(
         "rm -f sick; while :; do sleep 0.1; done",
-        livenessProbe={"exec": {"command": ["test", "!", "-e", "sick"]}, "periodSeconds": 1, "failureThreshold": 1},
-        readinessProbe={"exec": {"command": ["test", "!", "-e", "tired"]}, "periodSeconds": 1, "failureThreshold": 1},
+        livenessProbe={"exec": {"command": ["test", "!", "-e", "sick"]}, **every_second},
+        readinessProbe={"exec": {"command": ["test", "!", "-e", "tired"]}, **every_second},
     )
     await admin.create(pod(namespace, "probed", containers=[probed]))
     await wait_pod(local_cluster, namespace, "probed", is_ready, "ready")
@@ -28,13 +29,18 @@ async def test_a_failing_liveness_probe_restarts_the_container_and_a_readiness_p
     await wait_pod(local_cluster, namespace, "probed", is_ready, "ready again")
     (directory / "sick").touch()
     await wait_pod(
-        local_cluster, namespace, "probed", lambda one: container_state(one)["restartCount"] == 1, "restarted"
+        local_cluster, namespace, "probed", lambda one: container_state(one)["restartCount"] >= 1, "restarted"
     )
 
 
 async def test_a_startup_probe_holds_the_others_back_and_kills_what_never_starts(local_cluster, namespace):
     admin = local_cluster.admin
-    probe = {"exec": {"command": ["test", "-e", "started"]}, "periodSeconds": 1, "failureThreshold": 2}
+    probe = {
+        "exec": {"command": ["test", "-e", "started"]},
+        "periodSeconds": 1,
+        "failureThreshold": 2,
+        "timeoutSeconds": 30,
+    }
     slow = shell("sleep 0.5; touch started; sleep 100", startupProbe={**probe, "failureThreshold": 10})
     never = shell("sleep 100", startupProbe=probe)
     await admin.create(pod(namespace, "slow", containers=[slow]))
@@ -62,7 +68,7 @@ async def test_a_readiness_gate_keeps_a_pod_unready_until_somebody_opens_it(loca
 async def test_a_readiness_probe_that_can_never_pass_leaves_the_pod_unready_and_says_why(local_cluster, namespace):
     probe = {"tcpSocket": {"port": "nope"}, "periodSeconds": 1, "failureThreshold": 1}
     await local_cluster.admin.create(pod(namespace, "misnamed", containers=[shell("sleep 100", readinessProbe=probe)]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in local_cluster.admin.stream("v1", "Event", namespace=namespace):
             if "no port is named 'nope'" in event.object.get("message", ""):
                 break

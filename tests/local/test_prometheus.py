@@ -74,7 +74,7 @@ async def test_a_prometheus_with_static_targets_scrapes_freezes_thaws_and_keeps_
                 return
             await asyncio.sleep(0.05)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await scraped()
     by_job = {labels["job"]: labels for labels, _ in result}
     assert by_job["itself"]["who"] == "me"

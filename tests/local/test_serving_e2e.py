@@ -32,7 +32,8 @@ async def test_a_request_under_way_ends_on_the_pod_that_is_being_deleted(local_c
     admin = local_cluster.admin
     web = deployment(namespace, replicas=1)
     # Routing follows within this time, as in any cluster; the server itself ends at once when asked to.
-    web["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 3}}}
+    web["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 20}}}
+    web["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 40
     await admin.apply_all([web, service(namespace)])
     await wait_deployment(local_cluster, namespace, 1)
     address = (await admin.get("v1", "Service", "web", namespace=namespace))["spec"]["clusterIP"]
@@ -52,7 +53,7 @@ async def test_prometheus_finds_annotated_pods_and_labels_their_series(local_clu
     await local_cluster.admin.apply(deployment(namespace, annotations=annotations))
     await wait_deployment(local_cluster, namespace)
     series = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(series) < 2:
             series = await local_cluster.prometheus.query(f'demo_requests_total{{namespace="{namespace}"}}')
             await asyncio.sleep(0.2)

@@ -16,7 +16,7 @@ from canary_rollout.local.ports import free_port
 
 SYSTEM, ACCOUNT = "canary-rollout-system", "canary-rollout-operator"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-WITHIN = 60.0
+WITHIN = 120.0
 
 Manifest = dict[str, Any]
 

@@ -113,7 +113,7 @@ async def fetch(url, **kwargs):
 
 async def wait_answer(url, text):
     """Ask on new connections until the answer is this; the proxy follows the EndpointSlice in its own time."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 if await fetch(url, headers={"Connection": "close"}) == text:

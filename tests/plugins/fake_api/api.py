@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from canary_rollout.kube.answers import error_of, watch_error
 from canary_rollout.kube.port import FIELD_MANAGER, NotFoundError, Object, Resource, UnavailableError
 from fake_api.faults import Answer, Before, Drop, Faults, Hang, Kill, Killed, Match, Rule, Slow
-from fake_api.rows import Event, Failure, copy
+from fake_api.rows import Event, Failure, copy, wire
 from fake_api.store import Store
 
 
@@ -279,7 +279,7 @@ class FakeClient:
         return answer["items"], answer["metadata"]["resourceVersion"]
 
     async def create(self, resource, namespace, body):
-        body = copy(body)
+        body = wire(body)
         name = body["metadata"].get("name")
         return await self._do(
             "create",
@@ -292,7 +292,7 @@ class FakeClient:
 
     async def apply(self, resource, namespace, name, body, *, manager=FIELD_MANAGER, force=True):
         metadata = {**body.get("metadata", {}), "name": name}
-        body = copy({"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata})
+        body = wire({"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata})
 
         def act(store):
             return store.apply(resource, namespace, name, body, manager=manager, force=force)
@@ -300,7 +300,7 @@ class FakeClient:
         return await self._do("patch", resource, namespace, name, act, body=body)
 
     async def merge_patch(self, resource, namespace, name, body, *, subresource=None, manager=FIELD_MANAGER):
-        body = copy(body)
+        body = wire(body)
 
         def act(store):
             return store.merge_patch(resource, namespace, name, body, subresource=subresource or "", manager=manager)
@@ -310,7 +310,7 @@ class FakeClient:
     async def json_patch(
         self, resource, namespace, name, operations, *, subresource=None, manager=FIELD_MANAGER, dry_run=False
     ):
-        operations = copy(operations)
+        operations = wire(operations)
 
         def act(store):
             return store.json_patch(

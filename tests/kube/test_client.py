@@ -11,6 +11,7 @@ from canary_rollout.kube.client import Client, ConfigError
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
     CONFIG_MAPS,
+    LEASES,
     ConflictError,
     ForbiddenError,
     GoneError,
@@ -166,6 +167,23 @@ async def test_a_hanging_server_is_given_up_after_the_time_limit(server, client,
     with pytest.raises(UnavailableError, match="no answer"):
         await client.with_timeout(0.05).get(CONFIG_MAPS, "shop", "a")
     assert seen.calls == [("get", "configmaps", 0)]
+
+
+async def test_a_connection_of_ones_own_waits_for_no_one_elses_calls(server, client):
+    server.api.fault(Hang(), times=None, resource=CONFIG_MAPS)
+    every = client._configuration.connection_pool_maxsize
+    waiting = [asyncio.create_task(client.get(CONFIG_MAPS, "shop", "a")) for _ in range(every + 1)]
+    while len(server.api.calls) < every:  # noqa: ASYNC110 - real connections, no one event
+        await asyncio.sleep(0.01)
+    own = client.apart(5.0)
+    try:
+        assert (await own.list_all(LEASES, "shop"))[0] == []
+        assert len(server.api.calls) == every + 1, "the last of the others has no connection yet"
+    finally:
+        await own.close()
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_dropped_connection_and_a_closed_port_are_unavailable(server, client, tmp_path):

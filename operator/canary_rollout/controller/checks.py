@@ -19,6 +19,7 @@ from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Asked, Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
+from canary_rollout.controller.turns import Turns
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.kube.port import Clock, Object
 from canary_rollout.metrics.errors import UnsafeValueError
@@ -29,6 +30,9 @@ from canary_rollout.model.units import parse_instant
 from canary_rollout.workloads.view import replica_sets_of
 
 log: Final = structlog.get_logger(__name__)
+
+LISTING: Final = 16
+"""Evaluations that list pods at the same time: hundreds that fall due together would leave no connection for anything else."""
 
 
 class Checks:
@@ -66,6 +70,8 @@ class Checks:
         self._access = access
         self._ticks = ticks
         self._followed: set[Key] = set()
+        self._turns = Turns()
+        self._listing = asyncio.Semaphore(LISTING)
         self.queue = WorkQueue(logged(self._check, "evaluation"), workers=1024, timeout=60.0, observer=observer)
 
     def follow(self, key: Key, memory: Memory) -> None:
@@ -103,10 +109,11 @@ class Checks:
         else:
             latest = comparing.latest_tick(key, spec, self._clock.now())
             comparison = comparing.compare(
-                spec, running, self._sampler, request, created, latest=latest, observer=self._ticks
+                spec, running, self._sampler, request, created, latest=latest, observer=self._ticks, turns=self._turns
             )
             # Together: a Prometheus that is slow is waited for once.
             samples, compared = await asyncio.gather(self._sampler.sample(request), comparison)
+        await self._turns.pause()
         if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
             assessment, memory.evidence = assess(spec, stage, samples, evidence, self._clock.now(), compared)
@@ -119,8 +126,9 @@ class Checks:
         self, key: Key, memory: Memory, spec: CanaryRolloutSpec, stage: Stage | None
     ) -> tuple[MetricRequest, dict[str, float]]:
         """What to ask, and by pod name when each was created (POSIX seconds)."""
-        pods = await self._gatherer.pods_of_both(key[0], spec, memory)
-        versions = await self._gatherer.versions_of_both(key[0], spec)
+        async with self._listing:
+            pods = await self._gatherer.pods_of_both(key[0], spec, memory)
+            versions = await self._gatherer.versions_of_both(key[0], spec)
         granted = await self._access.granted(key[0], spec.metrics)
         memory.check_error = granted.problem
         facts = (versions, granted, memory.state.revision, memory.state.began_at)

@@ -4,7 +4,6 @@ What counts is the tick grid: evaluation times depend on the rollout's name and 
 restart, a Prometheus that was away) is asked for again at the very same time, and the evidence is the same.
 """
 
-import asyncio
 import math
 import time
 import zlib
@@ -34,6 +33,7 @@ from canary_rollout.analysis.sequential import (
 )
 from canary_rollout.analysis.sequential.counts import TENANT_BUCKET
 from canary_rollout.analysis.verdict import Outcome
+from canary_rollout.controller.turns import Turns
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.plain import parse_json
@@ -69,8 +69,7 @@ SHARED_TICKS: Final = 12
 
 NEVER_COUNTED: Final = "inactive, this app has never had requests counted (metrics.source says whose series are read)"
 
-A_TURN: Final = 20
-"""Ticks after which others have their turn on the event loop: some ten milliseconds."""
+WAITING: Final = "others are looking back first"
 
 
 def place_of(key: tuple[str, str], interval: float) -> float:
@@ -149,10 +148,17 @@ class Running:
         return self.weights[max(0, place - 1)][1] if self.weights else 0
 
     async def feed(
-        self, readings: Sequence[CounterReadings], *, sticky: bool, observer: TickObserver | None = None
+        self,
+        readings: Sequence[CounterReadings],
+        *,
+        sticky: bool,
+        observer: TickObserver | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Take in ticks, in order; others have their turn in between."""
-        for number, reading in enumerate(readings, 1):
+        turns = turns or Turns()
+        for reading in readings:
+            await turns.pause()
             began = time.thread_time()
             tick = _tick(self.tracker, reading, self.weight_at(reading.at), sticky=sticky)
             self.tests = self.comparison.step(tick)
@@ -161,19 +167,17 @@ class Running:
             self.through = reading.at
             if observer is not None:
                 observer.ticked(time.thread_time() - began, replayed=len(readings) > 1)
-            if number % A_TURN == 0:
-                await asyncio.sleep(0)
 
-    async def learn(self, readings: Sequence[CounterReadings], *, sticky: bool) -> None:
+    async def learn(self, readings: Sequence[CounterReadings], *, sticky: bool, turns: Turns | None = None) -> None:
         """Take in stable's past, before the rollout."""
+        turns = turns or Turns()
         tracker = CounterTracker(HISTORY_STEP, self.policy.warm_up, scrape_times=False)
-        for number, reading in enumerate(readings, 1):
+        for reading in readings:
+            await turns.pause()
             stable = tuple(sample for sample in reading.samples if sample.arm == "stable")
             tick = _tick(tracker, replace(reading, samples=stable), 0, sticky=sticky)
             self.counted = self.counted or bool(tick.stable)
             self.comparison.history(tick)  # its windows learn from it as well
-            if number % A_TURN == 0:
-                await asyncio.sleep(0)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what a restart needs, as JSON.
@@ -228,7 +232,7 @@ def on_grid(running: Running, latest: float) -> float:
     return round(latest - (missing - 1) * step, 3)
 
 
-async def compare(
+async def compare(  # noqa: PLR0913 - wiring; the last two are what it may do without
     spec: CanaryRolloutSpec,
     running: Running,
     sampler: Sampler,
@@ -237,8 +241,12 @@ async def compare(
     *,
     latest: float,
     observer: TickObserver | None = None,
+    turns: Turns | None = None,
 ) -> Compared:
     """Feed the ticks that are missing up to ``latest`` and return what the comparison says.
+
+    Where there is much to look back at and others are at it, it is put off to the next evaluation, so that halt rules are not
+    kept waiting; until then the comparison promotes nothing.
 
     Args:
         spec: the rollout's.
@@ -248,19 +256,43 @@ async def compare(
         created: by pod name, when it was created, POSIX seconds.
         latest: the latest tick whose samples have come.
         observer: told about every tick.
+        turns: shared with all others on this event loop.
     """
-    sticky = spec.traffic.sticky is not None
-    if running.tries and not await _learn(running, spec, sampler, request, sticky=sticky):
-        return compared(running, latest)  # the ticks of meanwhile are asked for again
-    step = running.interval
-    if latest > running.through + step / 2:
-        first = on_grid(running, latest)
-        last = min(latest, round(first + (MOST_TICKS - 1) * step, 3))
-        found = await _missing(sampler, request, (first, last, step), created)
-        whole = [reading for reading in found if reading.complete]
-        running.problem = next((reading.message for reading in found if not reading.complete), "")
-        await running.feed(whole, sticky=sticky, observer=observer)
+    turns, sticky = turns or Turns(), spec.traffic.sticky is not None
+    if not running.tries and latest - running.through <= SHARED_TICKS * running.interval:
+        await _catch_up(running, sampler, request, created, turns, latest=latest, sticky=sticky, observer=observer)
+        return compared(running, latest)
+    async with turns.looking_back(running.interval / 2) as now:
+        if not now:
+            running.problem = WAITING
+            return compared(running, latest)
+        if running.tries and not await _learn(running, spec, sampler, request, turns, sticky=sticky):
+            return compared(running, latest)  # the ticks of meanwhile are asked for again
+        await _catch_up(running, sampler, request, created, turns, latest=latest, sticky=sticky, observer=observer)
     return compared(running, latest)
+
+
+async def _catch_up(  # noqa: PLR0913 - as above
+    running: Running,
+    sampler: Sampler,
+    request: MetricRequest,
+    created: Mapping[str, float],
+    turns: Turns,
+    *,
+    latest: float,
+    sticky: bool,
+    observer: TickObserver | None,
+) -> None:
+    """Feed the ticks that are missing, those of one look at most."""
+    step = running.interval
+    if latest <= running.through + step / 2:
+        return
+    first = on_grid(running, latest)
+    last = min(latest, round(first + (MOST_TICKS - 1) * step, 3))
+    found = await _missing(sampler, request, (first, last, step), created)
+    whole = [reading for reading in found if reading.complete]
+    running.problem = next((reading.message for reading in found if not reading.complete), "")
+    await running.feed(whole, sticky=sticky, observer=observer, turns=turns)
 
 
 async def _missing(
@@ -284,7 +316,7 @@ async def _missing(
 
 
 async def _learn(
-    running: Running, spec: CanaryRolloutSpec, sampler: Sampler, request: MetricRequest, *, sticky: bool
+    running: Running, spec: CanaryRolloutSpec, sampler: Sampler, request: MetricRequest, turns: Turns, *, sticky: bool
 ) -> bool:
     """Stable's past, before the first tick; whether it is in, or is not waited for any longer."""
     steps = math.floor(min(spec.metrics.history, LONGEST_REPLAY) / HISTORY_STEP)
@@ -300,7 +332,7 @@ async def _learn(
         if running.problem and running.tries:
             return False
         whole = [reading for reading in readings if reading.complete]
-        await running.learn(whole, sticky=sticky)
+        await running.learn(whole, sticky=sticky, turns=turns)
     running.tries = 0
     return True
 

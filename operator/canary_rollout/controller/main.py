@@ -71,8 +71,9 @@ class Process:
         """
         settings = self._settings
         client = await self._connect()
+        own = client.apart(5.0)
         lease = Lease(
-            client.with_timeout(5.0),
+            own,
             namespace=settings.namespace or client.namespace,
             name=settings.lease,
             identity=settings.identity,
@@ -100,6 +101,7 @@ class Process:
             await self._work(client, operator, lease, guard, recorder)
         finally:
             await sampler.close()
+            await own.close()
             await client.close()
 
     async def _work(self, client: Client, operator: Operator, lease: Lease, guard: Guard, recorder: Recorder) -> None:

@@ -1,0 +1,58 @@
+"""Who may keep the event loop busy, and for how long: renewing the Lease and lowering a weight come in between.
+
+Evaluations of hundreds of rollouts fall due together, and after a start all of them have hours to look back at. Each yields
+now and then, but the loop's next turn comes only after *all* that are ready: five hundred turns of ten milliseconds are five
+seconds, a renewal needs several of them, and the Lease is lost. So they take turns among themselves as well.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+BUSY: Final = 0.02
+"""Seconds of CPU time after which everything else on the loop has its turn."""
+
+LOOKING_BACK: Final = 2
+"""Rollouts that look back at the same time: one waits for Prometheus while the other reckons."""
+
+
+class Turns:
+    """Shared by all evaluations of a process."""
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        """Create it.
+
+        Args:
+            clock: CPU seconds of the loop's thread.
+        """
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._began = clock()
+        self._back = asyncio.Semaphore(LOOKING_BACK)
+
+    async def pause(self) -> None:
+        """Call before anything that takes about a millisecond: lets others go first once :data:`BUSY` is used up.
+
+        Whoever calls it meanwhile waits behind, in order, so that no turn of the loop takes longer however many they are.
+        """
+        async with self._lock:
+            if self._clock() - self._began >= BUSY:
+                await asyncio.sleep(0)
+                self._began = self._clock()
+
+    @asynccontextmanager
+    async def looking_back(self, patience: float) -> AsyncIterator[bool]:
+        """Hold one of the places for what takes long (a stretch of the past); whether there was one within ``patience`` seconds."""
+        found = True
+        try:
+            async with asyncio.timeout(patience):
+                await self._back.acquire()
+        except TimeoutError:
+            found = False
+        try:
+            yield found
+        finally:
+            if found:
+                self._back.release()

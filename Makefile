@@ -14,7 +14,8 @@ TICK ?= 15
 JSON ?=
 CONTEXT ?=
 UPGRADE ?=
-FAST := not e2e and not nginx and not prometheus and not slow
+UNIT := not e2e and not nginx and not prometheus and not slow
+FAST := $(UNIT) and not thorough
 
 .PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-dataplane bench-scale bench-sampler bench-analysis coverage clean venv
 
@@ -35,16 +36,16 @@ demo: $(STAMP) ## A good and a bad release on real parts, on this machine (CONTE
 
 test: lint test-unit test-e2e coverage ## Everything: checks, unit and property tests, end-to-end stories, coverage
 
-test-fast: $(STAMP) ## Unit, property and shell tests without real services: under a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
+test-fast: $(STAMP) ## Unit, property and shell tests without real services and without the thorough ones: under a minute
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
 
 test-unit: $(STAMP)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report= -m "$(FAST)"
+	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report= -m "$(UNIT)"
 
 test-e2e: $(STAMP)
 	@$(BIN)/python -m canary_rollout.local fetch
-	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report= -m "not ($(FAST))"
+	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report= -m "not ($(UNIT))"
 
 coverage: $(STAMP) ## Branch coverage of the last test run: pure rooms >= 95 %, all >= 85 %
 	@$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true

@@ -154,6 +154,7 @@ def placed(story):
         yield round(at, 3), world
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(stories, st.integers(min_value=0, max_value=120))
 def test_for_never_ends_earlier_than_it_says(story, seconds):
@@ -172,6 +173,7 @@ def test_for_never_ends_earlier_than_it_says(story, seconds):
             assert at - first >= seconds - 0.001
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(stories)
 def test_missing_data_never_becomes_a_pass_or_a_fail(story):
@@ -185,6 +187,7 @@ def test_missing_data_never_becomes_a_pass_or_a_fail(story):
             assert evidence.breaches == before
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(stories, st.sets(st.integers(min_value=0, max_value=39)))
 def test_a_restart_of_the_operator_changes_no_verdict(story, restarts):
@@ -199,6 +202,7 @@ def test_a_restart_of_the_operator_changes_no_verdict(story, restarts):
         assert persisted == kept
 
 
+@pytest.mark.thorough
 @settings(max_examples=200, deadline=None)
 @given(stories)
 def test_the_same_samples_always_give_the_same_verdicts(story):

@@ -60,6 +60,7 @@ def share_failed(factor, canary, hours=60):
     return len(found) / hours, found[len(found) // 2] if found else None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("canary", [1, 3])
 def test_identical_pods_hardly_ever_fail(canary):
     assert share_failed(1.0, canary)[0] <= 0.04
@@ -117,6 +118,7 @@ def test_without_stable_pods_there_is_nothing_to_compare_with():
     assert (last.outcome, last.state) == (Outcome.NONE, State.NO_CONTROL)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("level", [5e8, 0.6])
 def test_endless_growth_holds_promotion(level):
     def suspected(seed):
@@ -142,6 +144,7 @@ def test_a_leak_that_stable_has_too_is_not_the_canarys():
     assert not any("grows by" in verdict.message for verdict in said)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("young", [False, True])
 def test_healthy_pods_are_hardly_ever_taken_for_leaking(young):
     def suspected(seed):

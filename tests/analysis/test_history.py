@@ -166,6 +166,7 @@ class Bursts(Service):
         return PodCounts(name, poisson(self.rng, requests) + many, many)
 
 
+@pytest.mark.thorough
 def test_bursts_that_meet_by_chance_are_no_news():
     fails = 0
     for seed in range(12):

@@ -47,6 +47,7 @@ def found_after(dice, setting, canary_rate, within):
     return math.inf
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("requests", "share", "rate"),
     [(50, 0.005, 0.5), (50, 0.05, 0.05), (50, 0.05, 0.01), (50, 0.25, 0.01), (2000, 0.005, 0.01)],

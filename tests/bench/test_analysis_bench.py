@@ -15,6 +15,8 @@ from analysis_scenarios import HOUR, SCENARIOS
 
 from analysis import false_alarms, quantile, ratio, seconds, select, summary, upper
 
+pytestmark = [pytest.mark.thorough]
+
 BENCH = Path(__file__).parents[2] / "bench" / "analysis.py"
 
 

@@ -12,6 +12,8 @@ from analysis_peers import RULES, STEP, flagger, high
 from analysis_scenarios import HOUR, SCENARIOS, Scenario, select
 from analysis_scrapes import EDGES, Weight, line, simulate
 
+pytestmark = [pytest.mark.thorough]
+
 FLAGGER, QUICK, ARGO = "Flagger 60 s, 5 failed", "Flagger 10 s, 5 failed", "Argo 60 s, failureLimit 3"
 ALERT, AVERAGE, KAYENTA = "alert >1 % for 5 m", "5 m average >1 %", "Kayenta, 60 x 1 m"
 TWICE, WINDOW, PEEKED = ">2x stable, n>=100", ">2x stable, n>=100, 5 m", "z-test 1 %, peeked"

@@ -13,6 +13,8 @@ from canary_rollout.analysis.history import HistoryTest
 from canary_rollout.analysis.sequential import Comparison, Policy
 from canary_rollout.analysis.sequential.tracker import CounterTracker
 
+pytestmark = [pytest.mark.thorough]
+
 TICK = 15.0
 STAGES = ((50, 900.0), (500, 900.0), (2500, 1500.0), (10_000, 900.0))
 

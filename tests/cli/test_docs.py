@@ -73,6 +73,7 @@ def item(path, price):
     return {"id": path.rpartition("/")[2], "price": price, "currency": "EUR"}
 
 
+@pytest.mark.thorough
 def test_every_example_prints_what_the_page_says(world, make, tmp_path, monkeypatch):
     page = PAGE.read_text(encoding="utf-8")
     blocks = 0

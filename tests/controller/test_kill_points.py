@@ -8,7 +8,7 @@ import pytest
 from fake_api import Answer, Drop, Hang
 from kill_scenarios import SCENARIOS, WRITES, places, play
 
-pytestmark = [pytest.mark.looptime]
+pytestmark = [pytest.mark.looptime, pytest.mark.thorough]
 
 SAME, OTHER = "operator-0", "operator-1"
 

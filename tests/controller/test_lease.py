@@ -296,6 +296,7 @@ _DEATHS = st.lists(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=20, deadline=None)
 @given(faults=_FAULTS, deaths=_DEATHS)
 def test_never_are_two_replicas_valid_at_once(faults, deaths):

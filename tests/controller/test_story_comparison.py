@@ -81,6 +81,7 @@ async def evidence(world, until, *, killed_at=None):
 LONG = [{"name": "first", "weight": "0.5%", "hold": "20m"}, {"name": "all", "weight": "100%", "hold": "1m"}]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("killed_at", [35, 80, 121.5, 399])
 async def test_a_restart_in_the_middle_of_a_stage_leads_to_the_same_evidence(killed_at):
     """Two operators, the same traffic at the same time; one of them is killed."""

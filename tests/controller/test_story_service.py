@@ -73,6 +73,7 @@ class ByPods(World):
         self.api.store.apply(ENDPOINT_SLICES, SHOP, "shop-1", body, manager="endpointslice-controller", force=True)
 
 
+@pytest.mark.thorough
 async def test_a_whole_rollout_never_exceeds_the_weight_and_never_leaves_nobody_to_answer():
     world = await ByPods().build()
     async with world.run():

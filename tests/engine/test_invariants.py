@@ -383,6 +383,7 @@ def test_a_retry_that_a_frozen_operator_wrote_counts_when_it_lands():
     assert not rollouts.cluster.condemned
 
 
+@pytest.mark.thorough
 def test_the_invariants_hold_in_a_few_random_worlds():
     run_state_machine_as_test(Rollouts, settings=settings(PROFILE, max_examples=12))
 

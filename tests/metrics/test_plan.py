@@ -45,6 +45,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rollouts(source):
     assert len(one) == len(many) == (3 if source == "app" else 4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("source", ["app", "agent", "istio"])
 def test_standard_rules_and_the_comparison_ask_no_more_for_two_thousand_rollouts_than_for_one(source):
     """Once per place in the interval, of which there are ten and of which one is due at a time."""

@@ -46,22 +46,24 @@ def test_it_is_printed(capsys):
     assert list(yaml.safe_load_all(capsys.readouterr().out)) == crd.definitions()
 
 
-@pytest.mark.parametrize("at", [*SPEC, *STATUS])
-def test_every_part_is_structural(at):
-    part = {**SPEC, **STATUS}[at]
-    assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "const"} & set(part)
-    assert ("type" in part) != ("x-kubernetes-int-or-string" in part)
+def structural(part):
+    foreign = {"$ref", "anyOf", "oneOf", "allOf", "title", "const"} & set(part)
+    return not foreign and ("type" in part) != ("x-kubernetes-int-or-string" in part)
 
 
-@pytest.mark.parametrize("at", SPEC)
-def test_every_part_of_the_spec_has_an_upper_bound(at):
-    part = SPEC[at]
+def test_every_part_is_structural():
+    assert [at for at, part in (SPEC | STATUS).items() if not structural(part)] == []
+
+
+def bounded(part):
     if part.get("type") == "string" or "x-kubernetes-int-or-string" in part:
-        assert "maxLength" in part
-    if part.get("type") == "array":
-        assert "maxItems" in part
-    if part.get("type") == "integer":
-        assert {"minimum", "maximum"} <= set(part)
+        return "maxLength" in part
+    bounds = {"array": {"maxItems"}, "integer": {"minimum", "maximum"}}
+    return bounds.get(part.get("type", ""), set()) <= set(part)
+
+
+def test_every_part_of_the_spec_has_an_upper_bound():
+    assert [at for at, part in SPEC.items() if not bounded(part)] == []
 
 
 @pytest.mark.parametrize("at", [at for at, part in SPEC.items() if "pattern" in part])
@@ -76,9 +78,9 @@ def test_every_pattern_is_anchored_in_the_dialect_of_the_api_server(at):
     assert not re.search(r"\\[1-9]", pattern)
 
 
-@pytest.mark.parametrize("at", STATUS)
-def test_nothing_in_the_status_could_refuse_what_the_operator_writes(at):
-    assert not {"pattern", "maxLength", "maxItems", "enum", "default", "x-kubernetes-validations"} & set(STATUS[at])
+def test_nothing_in_the_status_could_refuse_what_the_operator_writes():
+    refusing = {"pattern", "maxLength", "maxItems", "enum", "default", "x-kubernetes-validations"}
+    assert [at for at, part in STATUS.items() if refusing & set(part)] == []
 
 
 @pytest.mark.parametrize("at", [at for at, part in SPEC.items() if "x-kubernetes-validations" in part])

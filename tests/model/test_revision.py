@@ -160,6 +160,7 @@ SEGMENTS = st.sampled_from(["a", "b", "list", "env", "0", "1", "VERSION", "OTHER
 PATHS = st.lists(st.lists(SEGMENTS, min_size=1, max_size=3).map(lambda parts: "/spec/" + "/".join(parts)), max_size=3)
 
 
+@pytest.mark.thorough
 @settings(max_examples=400, deadline=None)
 @given(canary=TEMPLATES, stable=TEMPLATES, paths=PATHS)
 def test_the_copy_always_has_the_canarys_revision(canary, stable, paths):
@@ -167,6 +168,7 @@ def test_the_copy_always_has_the_canarys_revision(canary, stable, paths):
     assert revision(copied, *paths) == revision(canary, *paths)
 
 
+@pytest.mark.thorough
 @settings(max_examples=200, deadline=None)
 @given(canary=TEMPLATES, stable=TEMPLATES, paths=PATHS)
 def test_copying_twice_is_copying_once(canary, stable, paths):

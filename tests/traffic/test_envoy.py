@@ -7,6 +7,7 @@ import pytest
 from envoys import EnvoyWorld, envoy_spec
 from hypothesis import given
 from hypothesis import strategies as st
+from let_through import let_through
 from proxies import NAMESPACE, endpoint_slice, service
 
 from canary_rollout.agent.envoy import place_of
@@ -144,33 +145,34 @@ FIELDS = {
     "responseHeaders": lambda v: {"response_headers": unchecked(ResponseHeaders(), cohort=v)},
 }
 NOBODY = {"sticky.header", "sticky.cookie", "cohort.header"}  # for which None means something else
-HOSTILE_FIELDS = [(f, v) for f in sorted(FIELDS) for v in HOSTILE if not (v is None and f in NOBODY)]
+STRINGS = [v for v in HOSTILE if isinstance(v, str)]
 
 
-@pytest.mark.parametrize(("field", "value"), HOSTILE_FIELDS, ids=repr)
-def test_no_route_is_made_with_a_hostile_value(field, value):
-    with pytest.raises(RouterError):
-        Routes(document(**FIELDS[field](value))).configuration()
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_no_route_is_made_with_a_hostile_value(field):
+    values = [v for v in HOSTILE if not (v is None and field in NOBODY)]
+    assert let_through(values, lambda v: Routes(document(**FIELDS[field](v))).configuration(), RouterError) == []
 
 
-@pytest.mark.parametrize("value", [v for v in HOSTILE if isinstance(v, str)] + ["169.254.169.254", "::", "localhost"])
-def test_no_cluster_is_made_with_an_address_that_no_service_has(value):
-    broken = document(canary=Upstream.model_construct(address=value, port=80))
-    with pytest.raises(RouterError):
-        clusters(broken, PLACE)
+def test_no_cluster_is_made_with_an_address_that_no_service_has():
+    def attempt(value):
+        clusters(document(canary=Upstream.model_construct(address=value, port=80)), PLACE)
+
+    assert let_through([*STRINGS, "169.254.169.254", "::", "localhost"], attempt, RouterError) == []
 
 
-@pytest.mark.parametrize("value", [v for v in HOSTILE if isinstance(v, str)])
-def test_no_listener_is_made_with_a_network_that_is_none(value):
-    with pytest.raises(RouterError):
-        listeners(document(trusted_proxies=(value,)), replace(PLACE))
+def test_no_listener_is_made_with_a_network_that_is_none():
+    assert let_through(STRINGS, lambda v: listeners(document(trusted_proxies=(v,)), replace(PLACE)), RouterError) == []
 
 
-@pytest.mark.parametrize("value", [v for v in HOSTILE if v not in (None, 1)], ids=repr)
 @pytest.mark.parametrize("field", ["namespace", "rollout", "revision", "weight", "listen", "mirror", "schemaVersion"])
-def test_the_agent_refuses_a_document_with_a_hostile_value(field, value):
-    with pytest.raises(DocumentError):
-        parse_as(EnvoyDocument, json.dumps({**json.loads(document().dump()), field: value}), ENVOY_KEY)
+def test_the_agent_refuses_a_document_with_a_hostile_value(field):
+    good = json.loads(document().dump())
+
+    def attempt(value):
+        parse_as(EnvoyDocument, json.dumps({**good, field: value}), ENVOY_KEY)
+
+    assert let_through([v for v in HOSTILE if v not in (None, 1)], attempt, DocumentError) == []
 
 
 @given(st.from_regex(r"[A-Za-z0-9 ._/()-]{1,8}(\*[A-Za-z0-9 ._/()-]{1,8}){0,2}\*?", fullmatch=True))

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from let_through import let_through
 
 from canary_rollout.model.routers import DirectPaths
 from canary_rollout.model.routing import Pin, RequestHeaders
@@ -91,13 +92,11 @@ def replaced(field, value):
     return dataclasses.replace(GOOD, **{field: value})
 
 
-@pytest.mark.parametrize("value", NAMES, ids=repr)
 @pytest.mark.parametrize(
     "field", ["namespace", "rollout", "sticky.cookie", "headers.cohort", "headers.version", "stable_upstream"]
 )
-def test_nginx_conf_is_not_rendered_with_a_hostile_value(field, value):
-    with pytest.raises(RouterError):
-        render_config(replaced(field, value))
+def test_nginx_conf_is_not_rendered_with_a_hostile_value(field):
+    assert let_through(NAMES, lambda value: render_config(replaced(field, value)), RouterError) == []
 
 
 @pytest.mark.parametrize("value", [v for v in NAMES if v is not None], ids=repr)
@@ -175,27 +174,24 @@ DOCUMENT = {
 
 ONE_IS_LEGAL = {"schemaVersion", "sequence", "staleAfter"}
 NAMES_ARE_LEGAL = {"namespace", "rollout", "revision", "stableRevision"}
-HOSTILE_FIELDS = [
-    (field, value)
-    for field in sorted(set(DOCUMENT) - {"cohort"})
-    for value in HOSTILE
-    if not (type(value) is int and field in ONE_IS_LEGAL)
-    and not (value == "169.254.169.254" and field in NAMES_ARE_LEGAL)
-]
 
 
-@pytest.mark.parametrize(("field", "value"), HOSTILE_FIELDS, ids=repr)
-def test_the_agent_refuses_a_document_with_a_hostile_value_in_any_field(field, value):
-    with pytest.raises(DocumentError):
-        parse(json.dumps({**DOCUMENT, field: value}))
+@pytest.mark.parametrize("field", sorted(set(DOCUMENT) - {"cohort"}))
+def test_the_agent_refuses_a_document_with_a_hostile_value_in_any_field(field):
+    values = [
+        value
+        for value in HOSTILE
+        if not (type(value) is int and field in ONE_IS_LEGAL)
+        and not (value == "169.254.169.254" and field in NAMES_ARE_LEGAL)
+    ]
+    assert let_through(values, lambda value: parse(json.dumps({**DOCUMENT, field: value})), DocumentError) == []
 
 
-@pytest.mark.parametrize("value", [v for v in HOSTILE if v not in ("169.254.169.254", None)], ids=repr)
 @pytest.mark.parametrize("field", ["header", "cookie"])
-def test_the_agent_refuses_a_cohort_with_a_hostile_name_or_value(field, value):
-    for cohort in ({field: value, "values": ["a"]}, {field: "X-A", "values": [value]}):
-        with pytest.raises(DocumentError):
-            parse(json.dumps({**DOCUMENT, "cohort": cohort}))
+def test_the_agent_refuses_a_cohort_with_a_hostile_name_or_value(field):
+    wrong = [v for v in HOSTILE if v not in ("169.254.169.254", None)]
+    cohorts = [{field: value, "values": ["a"]} for value in wrong] + [{field: "X-A", "values": [v]} for v in wrong]
+    assert let_through(cohorts, lambda one: parse(json.dumps({**DOCUMENT, "cohort": one})), DocumentError) == []
 
 
 @given(st.text(max_size=80))
@@ -258,11 +254,12 @@ NEW_FIELDS = {
 PLAIN = ("169.254.169.254",)  # a legal tenant, network and pin value
 
 
-@pytest.mark.parametrize("value", [v for v in HOSTILE if v not in PLAIN], ids=repr)
 @pytest.mark.parametrize("field", sorted(NEW_FIELDS))
-def test_nginx_conf_is_not_rendered_with_a_hostile_value_in_any_of_the_later_fields(field, value):
-    with pytest.raises(RouterError):
+def test_nginx_conf_is_not_rendered_with_a_hostile_value_in_any_of_the_later_fields(field):
+    def attempt(value):
         render_config(dataclasses.replace(GOOD, **NEW_FIELDS[field](value)))
+
+    assert let_through([v for v in HOSTILE if v not in PLAIN], attempt, RouterError) == []
 
 
 @pytest.mark.parametrize(

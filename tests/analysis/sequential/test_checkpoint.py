@@ -52,6 +52,7 @@ def world(rng, service: Arms, count: int, first: int = 1):
         yield replace(tick, canary=arms[0], stable=arms[1], weight=tick.weight if tick.at < 1000 else 2500)
 
 
+@pytest.mark.thorough
 @settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
@@ -80,6 +81,7 @@ def test_a_restart_at_any_tick_changes_no_verdict_and_no_gate(seed, rate, restar
     assert written(mortal.checkpoint()) == written(lasting.checkpoint())
 
 
+@pytest.mark.thorough
 def test_after_three_days_the_checkpoint_is_still_small():
     rng = np.random.default_rng(1)
     service = Arms(rps=20_000, share=0.25, stable_rate=0.002, canary_rate=0.002, stable_pods=20, canary_pods=7)

@@ -9,6 +9,8 @@ from arms import Arms
 from canary_rollout.analysis.sequential import Comparison, Policy, Test
 from canary_rollout.analysis.verdict import Outcome
 
+pytestmark = [pytest.mark.thorough]
+
 RUNS = 7
 
 

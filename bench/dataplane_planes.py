@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests/plugins"))
 from envoys import EnvoyWorld, envoy_binary, envoy_process, envoy_settings, envoy_spec
 from fake_api import FakeServer
 from proxies import (
+    Beside,
     World,
     agent_process,
     app,
@@ -89,15 +89,12 @@ def _plane(world: World, port: int) -> Plane:
 
 
 @contextlib.asynccontextmanager
-async def nginx_plane(
-    work: Path, canary: int, *, binary: str | None = None, mode: str = "auto"
-) -> AsyncIterator[Plane]:
-    settings, port = settings_for(work, nginx=binary), free_port()
-    world = World(spec=spec_of(nginx={"service": "edge", "listen": port, "mode": mode}))
+async def _agent_plane(world: World, settings: Settings, port: int, proxy: Beside, canary: int) -> AsyncIterator[Plane]:
+    """A proxy with an agent of ours, confirmed at weight 0."""
     async with (
         app("stable") as stable,
         FakeServer(world.api) as server,
-        nginx_process(settings),
+        proxy(settings),
         agent_process(server, settings),
     ):
         await _services(world, stable, canary)
@@ -107,44 +104,18 @@ async def nginx_plane(
         yield plane
 
 
-@contextlib.asynccontextmanager
-async def _envoy_agent(server: FakeServer, settings: Settings) -> AsyncIterator[None]:
-    environment = {
-        "NAMESPACE": settings.namespace, "POD_NAME": settings.pod, "CONFIGMAP": settings.config_map,
-        "WORK_DIR": f"{settings.work}", "BIND_ADDRESS": "127.0.0.1", "ADMIN_PORT": settings.control.rpartition(":")[2],
-        "METRICS_PORT": f"{settings.port}",
-        "KUBECONFIG": server.kubeconfig(settings.work.parent / f"{settings.pod}.kubeconfig"),
-    }  # fmt: skip
-    with (settings.work / "agent.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "canary_rollout.agent", "envoy"),
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+def nginx_plane(
+    work: Path, canary: int, *, binary: str | None = None, mode: str = "auto"
+) -> contextlib.AbstractAsyncContextManager[Plane]:
+    port = free_port()
+    world = World(spec=spec_of(nginx={"service": "edge", "listen": port, "mode": mode}))
+    return _agent_plane(world, settings_for(work, nginx=binary), port, nginx_process, canary)
 
 
-@contextlib.asynccontextmanager
-async def envoy_plane(work: Path, canary: int) -> AsyncIterator[Plane]:
-    settings, port = envoy_settings(work), free_port()
+def envoy_plane(work: Path, canary: int) -> contextlib.AbstractAsyncContextManager[Plane]:
+    port = free_port()
     world = EnvoyWorld(spec=envoy_spec(envoy={"service": "edge", "listen": port}))
-    async with (
-        app("stable") as stable,
-        FakeServer(world.api) as server,
-        envoy_process(settings),
-        _envoy_agent(server, settings),
-    ):
-        await _services(world, stable, canary)
-        plane = _plane(world, port)
-        await plane.write(0)
-        await plane.confirmed()
-        yield plane
+    return _agent_plane(world, envoy_settings(work), port, envoy_process, canary)
 
 
 HAPROXY = """

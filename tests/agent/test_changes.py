@@ -29,6 +29,7 @@ from proxies import (
     spec_of,
     until,
 )
+from under_load import begun_after, changes_fail_nothing, nobody_new, share, until_share
 
 from canary_rollout.agent.nginx import Nginx
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, SERVICES
@@ -38,56 +39,20 @@ NAMESPACE = "shop"
 TENANTS = [{"X-Tenant-ID": f"tenant-{n}"} for n in range(200)]
 
 
-async def share(port):
-    answers = await fetch_all("127.0.0.1", port, TENANTS)
-    return sum(answer.body == b"canary" for answer in answers) / len(answers)
-
-
 def answers(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def begun_after(load, moment, version=b"canary"):
-    return [answer for answer in load.answers if answer.started > moment and answer.body == version]
-
-
-async def nobody_new(load, requests):
-    """Of as many requests as this that begin from now on none is the canary's."""
-    acked = time.monotonic()
-    await eventually(lambda: len(begun_after(load, acked, b"stable")) >= requests)
-    assert not begun_after(load, acked)
-
-
-async def until_share(proxy, holds):
-    return await until(lambda: share(proxy.port), holds)
-
-
 async def test_weight_changes_under_load_fail_nothing_and_no_canary_answer_begins_after_the_acknowledgement(tmp_path):
     async with edge(tmp_path / "w") as proxy:
-        load = Load("127.0.0.1", proxy.port, connections=32)
-        load.start()
-        for _ in range(20):
-            await proxy.to(2500)
-            seen = len(load.answers)
-            await eventually(lambda: any(a.body == b"canary" for a in load.answers[seen:]))  # noqa: B023
-            await proxy.to(0)
-            await nobody_new(load, 250)
-        await load.stop()
-        assert load.failures == []
+        await changes_fail_nothing(proxy, raises=20, requests=250)
 
 
 @pytest.mark.slow
 async def test_twenty_reloads_under_load_fail_nothing_and_keep_their_acknowledgements(tmp_path):
     async with edge(tmp_path / "w", nginx_traffic={"mode": "reload"}) as proxy:
-        load = Load("127.0.0.1", proxy.port, connections=32, think=0.005)
-        load.start()
-        for _ in range(10):
-            await proxy.to(2500)
-            await proxy.to(0)
-            await nobody_new(load, 1000)
-        await load.stop()
-        assert load.failures == []
+        await changes_fail_nothing(proxy, raises=10, requests=1000, think=0.005)
 
 
 async def test_raises_wait_for_each_other_but_a_lowering_overtakes_a_raise_that_waits(tmp_path, monkeypatch):

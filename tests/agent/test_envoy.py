@@ -14,38 +14,24 @@ from fake_api import Answer
 from hypothesis import given
 from hypothesis import strategies as st
 from keepalive import Load, fetch_all, versions
+from people import PIN, REGIONS, STICKY, get_what_the_reference_says
 from proxies import NAMESPACE, app, apps, endpoint_slice, eventually, free_port, service, settled, until
+from under_load import TENANTS, begun_after, changes_fail_nothing, nobody_new, share, until_share
 
 from canary_rollout.agent.envoy import _file
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, SERVICES
-from canary_rollout.model.cohorts import Cohort
-from canary_rollout.model.routing import Pin, Sticky
-from canary_rollout.traffic.choice import Asked, Rules, decide
+from canary_rollout.traffic.choice import Asked
 from canary_rollout.traffic.envoy.hashing import address_bucket, bucket, xxh64
 from canary_rollout.traffic.nginx.hashing import salt_of, tenant_key
 
 pytestmark = pytest.mark.nginx
 SALT = salt_of(NAMESPACE, "checkout", "v2")
-TENANTS = [{"X-Tenant-ID": f"tenant-{n}"} for n in range(400)]
-STICKY = {
-    "header": "X-Tenant-ID",
-    "allow": ["Acme", "friend@example.com", "a:b"],
-    "deny": ["acme", "Bank-1", "tenant-7"],
-}
-PIN = {"header": "X-Canary", "canary": "always", "stable": "never"}
 COHORT = {
     "header": "X-Cohort",
     "values": ["internal", "Friendly"],
     "prefixes": ["beta-", "default.v"],
     "pattern": "Mozilla*(X11)*Firefox/1*",
-    "regions": {
-        "header": "X-Region",
-        "weights": [
-            {"value": "eu-west-1", "weight": "60%"},
-            {"value": "us.east", "weight": "0%"},
-            {"value": "all", "weight": "100%"},
-        ],
-    },
+    "regions": REGIONS,
 }
 CHOICES = {
     "tenant": ["Acme", "acme", "ACME", "friend@example.com", "a:b", "Bank-1", "tenant-7", ""],
@@ -63,33 +49,8 @@ def people(count, seed):
         yield Asked(**said)
 
 
-def headers(asked):
-    named = {"X-Tenant-ID": asked.tenant, "X-Canary": asked.pin, "X-Cohort": asked.cohort, "X-Region": asked.region}
-    return {name: value for name, value in named.items() if value}
-
-
 def place(tenant):
     return bucket(SALT, tenant_key(tenant))
-
-
-async def share(port):
-    answers = await fetch_all("127.0.0.1", port, TENANTS)
-    return sum(answer.body == b"canary" for answer in answers) / len(answers)
-
-
-def begun_after(load, moment, version=b"canary"):
-    return [answer for answer in load.answers if answer.started > moment and answer.body == version]
-
-
-async def until_share(proxy, holds):
-    return await until(lambda: share(proxy.port), holds)
-
-
-async def nobody_new(load, requests):
-    """Of as many requests as this that begin from now on none is the canary's."""
-    acked = time.monotonic()
-    await eventually(lambda: len(begun_after(load, acked, b"stable")) >= requests)
-    assert not begun_after(load, acked)
 
 
 def test_the_hash_is_xxhash64():
@@ -105,16 +66,7 @@ def test_whoever_is_in_at_one_weight_is_in_at_every_higher_one(tenant, one, othe
 
 async def test_every_request_gets_the_version_and_the_cohort_that_the_reference_says(tmp_path):
     async with envoy_edge(tmp_path / "w", sticky=STICKY, pin=PIN) as proxy:
-        sticky, pin = Sticky.model_validate(STICKY), Pin.model_validate(PIN)
-        for weight in (0, 50, 2500, 10_000):
-            cohort = Cohort.model_validate(COHORT) if weight else None
-            await proxy.to(weight, cohort=cohort)
-            asked = list(people(600, weight))
-            answers = await fetch_all("127.0.0.1", proxy.port, map(headers, asked))
-            for one, answer in zip(asked, answers, strict=True):
-                version, label = decide(Rules(weight, sticky, pin, cohort), one, lambda one=one: place(one.tenant))
-                seen = (answer.body.decode(), answer.headers["x-canary-cohort"], answer.headers["x-canary-version"])
-                assert seen == (version, label, "v2" if version == "canary" else "v1"), (weight, one)
+        await get_what_the_reference_says(proxy, COHORT, people, place)
 
 
 async def anonymous(port, count):
@@ -165,16 +117,7 @@ async def test_twenty_weight_changes_under_load_fail_nothing_and_no_canary_answe
     tmp_path,
 ):
     async with envoy_edge(tmp_path / "w") as proxy:
-        load = Load("127.0.0.1", proxy.port, connections=32, think=0.002)
-        load.start()
-        for _ in range(10):
-            await proxy.to(2500)
-            seen = len(load.answers)
-            await eventually(lambda: any(a.body == b"canary" for a in load.answers[seen:]))  # noqa: B023
-            await proxy.to(0)
-            await nobody_new(load, 100)
-        await load.stop()
-        assert load.failures == []
+        await changes_fail_nothing(proxy, raises=10, requests=100, think=0.002)
 
 
 async def test_a_dead_canary_is_seen_as_errors_of_its_share_alone(tmp_path):

@@ -15,8 +15,9 @@ from canary_rollout.local.watchdog import MARKER_VARIABLE
 pytestmark = [pytest.mark.e2e]
 
 OWNER = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from canary_rollout.local.cluster import LocalCluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background begins with it ignored
 POD = {
     "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
     # One that leaves its process group: only the marker in its environment finds it.

@@ -178,11 +178,14 @@ class World:
     spec: CanaryRolloutSpec = field(default_factory=spec_of)
     name: str = "checkout"
 
+    def context(self) -> RouterContext:
+        """What a reconcile would give a router."""
+        client = self.api.client("operator")
+        return RouterContext(NAMESPACE, self.name, "uid-1", self.spec, client, StoreReader(self.api), WallClock())
+
     def router(self) -> NginxRouter:
         """A router as a reconcile would build it."""
-        client = self.api.client("operator")
-        context = RouterContext(NAMESPACE, self.name, "uid-1", self.spec, client, StoreReader(self.api), WallClock())
-        return NginxRouter(context)
+        return NginxRouter(self.context())
 
     async def put(self, resource: Resource, obj: Object) -> None:
         """Apply an object as somebody who is not the operator."""
@@ -279,82 +282,103 @@ async def apps(world: World) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def nginx_process(settings: Settings, drain: float = 0.0) -> AsyncIterator[asyncio.subprocess.Process]:
-    """nginx under its parent, as in its container; ended with everything it started."""
-    settings.work.mkdir(parents=True, exist_ok=True)
-    log = (settings.work / "nginx.stderr").open("ab")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "canary_rollout.agent", "nginx", "--work-dir", f"{settings.work}"),
-        *("--nginx", settings.nginx, "--drain", f"{drain}"),
-        stderr=log,
-        start_new_session=True,
-    )
-    log.close()
+async def started(
+    *words: str, log: Path, alone: bool = False, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process; ended with everything it started, or ``alone``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *words, env={**os.environ, **(environment or {})}, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
 @contextlib.asynccontextmanager
-async def agent_task(world: World, settings: Settings) -> AsyncIterator[Agent]:
+async def nginx_process(settings: Settings, drain: float = 0.0) -> AsyncIterator[asyncio.subprocess.Process]:
+    """nginx under its parent, as in its container."""
+    words = ("nginx", "--work-dir", f"{settings.work}", "--nginx", settings.nginx, "--drain", f"{drain}")
+    agent = (sys.executable, "-m", "canary_rollout.agent")
+    async with started(*agent, *words, log=settings.work / "nginx.stderr") as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def looping(agent: Agent) -> AsyncIterator[Agent]:
     """The agent's loops in this process."""
-    async with assembled(settings, world.api.client(settings.pod)) as (agent, _):
-        task = asyncio.create_task(agent.run())
-        try:
-            yield agent
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    task = asyncio.create_task(agent.run())
+    try:
+        yield agent
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def agent_task(world: World, settings: Settings) -> AsyncIterator[Agent]:
+    """An agent beside nginx in this process."""
+    async with assembled(settings, world.api.client(settings.pod)) as (agent, _), looping(agent):
+        yield agent
 
 
 @contextlib.asynccontextmanager
 async def agent_process(
     server: FakeServer, settings: Settings, *flags: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The agent as a process of its own, talking to the fake API server over HTTP."""
+    """The agent (beside Envoy where the settings name no nginx) as a process that talks to the fake API server over HTTP."""
     settings.work.mkdir(parents=True, exist_ok=True)
+    control = settings.control.rpartition(":")[2]
     environment = {
         "NAMESPACE": settings.namespace,
         "POD_NAME": settings.pod,
         "CONFIGMAP": settings.config_map,
         "WORK_DIR": f"{settings.work}",
-        "NGINX": settings.nginx,
         "BIND_ADDRESS": "127.0.0.1",
-        "CONTROL_PORT": settings.control.rpartition(":")[2],
         "METRICS_PORT": f"{settings.port}",
-        "NGINX_WORKERS": f"{settings.workers}",
         "KUBECONFIG": server.kubeconfig(settings.work.parent / f"{settings.pod}.kubeconfig"),
     }
-    log = (settings.work / "agent.log").open("ab")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "canary_rollout.agent", "run", *flags),
-        env={**os.environ, **environment},
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    log.close()
-    try:
+    if settings.nginx:
+        command = "run"
+        environment |= {"NGINX": settings.nginx, "CONTROL_PORT": control, "NGINX_WORKERS": f"{settings.workers}"}
+    else:
+        command = "envoy"
+        environment |= {"ADMIN_PORT": control}
+    words, log = (sys.executable, "-m", "canary_rollout.agent", command, *flags), settings.work / "agent.log"
+    async with started(*words, log=log, alone=True, environment=environment) as process:
         yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+
+
+Beside = Callable[[Settings], contextlib.AbstractAsyncContextManager[object]]
+"""Starts the proxy."""
+
+
+@contextlib.asynccontextmanager
+async def behind(
+    world: World,
+    edge: Edge,
+    weight: int,
+    proxy: Beside,
+    agent: Callable[[World, Settings], contextlib.AbstractAsyncContextManager[Agent]],
+) -> AsyncIterator[Edge]:
+    """Everything at once, confirmed at ``weight``."""
+    async with apps(world), proxy(edge.settings), agent(world, edge.settings) as edge.agent:
+        await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
+        await edge.to(weight)
+        yield edge
 
 
 @contextlib.asynccontextmanager
 async def edge(work: Path, *, nginx: str | None = None, weight: int = 0, **traffic: object) -> AsyncIterator[Edge]:
-    """Everything at once, confirmed at ``weight``."""
-    settings = settings_for(work, nginx=nginx)
+    """An nginx with its agent, two apps behind it, all confirmed at ``weight``."""
     port = free_port()
     listening = {"service": "edge", "listen": port, **traffic.pop("nginx_traffic", {})}
     world = World(spec=spec_of(nginx=listening, **traffic))
-    async with apps(world), nginx_process(settings), agent_task(world, settings) as agent:
-        await world.put(ENDPOINT_SLICES, endpoint_slice("edge", {"edge-1": {"ready": True}}))
-        result = Edge(world, settings, port, agent)
-        await result.to(weight)
-        yield result
+    made = Edge(world, settings_for(work, nginx=nginx), port)
+    async with behind(world, made, weight, nginx_process, agent_task):
+        yield made

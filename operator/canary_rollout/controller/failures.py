@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -16,6 +17,8 @@ log: Final = structlog.get_logger(__name__)
 
 IN_A_ROW: Final = 3
 """Failures after which the resource says so; one or two are what a repeat is for."""
+GOES_ON: Final = 30.0
+"""Seconds that they must have gone on for: the first repeats come quickly, and an API server that is replaced is no news."""
 LONGEST_LOOK: Final = 55.0
 """Seconds; less than the queue's own limit, so that a look that hangs is a failure with a name."""
 
@@ -33,31 +36,39 @@ def logged(run: Reconcile, what: str) -> Reconcile:
         except CanaryRolloutError as error:
             log.warning("failed, to be repeated", doing=what, namespace=key[0], rollout=key[1], error=str(error))
             raise
-        except Exception:
+        except Exception:  # raised again: told, not swallowed
             log.exception("failed, to be repeated", doing=what, namespace=key[0], rollout=key[1])
             raise
 
     return told
 
 
+@dataclass(slots=True)
+class _Failing:
+    """How often in a row looks at one rollout have failed, since when, and when that is worth saying (loop time)."""
+
+    since: float
+    say_at: float
+    times: int = 0
+
+
 class Failures:
-    """Counts failures in a row; from the third on, and then ever more rarely, ``say`` is asked to say so where people look."""
+    """Counts failures in a row; ``say`` is asked to say where people look that they go on, and then ever more rarely."""
 
     def __init__(self, run: Reconcile, say: Callable[[Key, Exception], Awaitable[None]]) -> None:
         self._run = run
         self._say = say
-        self._in_a_row: dict[Key, int] = {}
+        self._failing: dict[Key, _Failing] = {}
 
     async def run(self, key: Key) -> float | None:
         """One look; its errors go on. One that was cancelled for something more urgent has not failed."""
         try:
             again = await self._in_time(key)
-        except Exception as error:
-            count = self._in_a_row[key] = self._in_a_row.get(key, 0) + 1
-            if _worth_saying(count):
+        except Exception as error:  # raised again: counted, not swallowed
+            if self._worth_saying(key):
                 await self._say(key, error)
             raise
-        self._in_a_row.pop(key, None)
+        self._failing.pop(key, None)
         return again
 
     async def _in_time(self, key: Key) -> float | None:
@@ -69,11 +80,15 @@ class Failures:
                 raise TooLongError(f"it took longer than {LONGEST_LOOK:g} s and was broken off") from error
             raise
 
-
-def _worth_saying(count: int) -> bool:
-    """3, 6, 12, 24 …: what could not be written the first time is tried again, and no sick API server gets twice the calls."""
-    times, rest = divmod(count, IN_A_ROW)
-    return rest == 0 and times & (times - 1) == 0
+    def _worth_saying(self, key: Key) -> bool:
+        """After 30 s, 1 min, 2 min …: what could not be written is tried again, without twice the calls for a sick API server."""
+        now = asyncio.get_running_loop().time()
+        failing = self._failing.setdefault(key, _Failing(now, now + GOES_ON))
+        failing.times += 1
+        if failing.times < IN_A_ROW or now < failing.say_at:
+            return False
+        failing.say_at = now + (now - failing.since)
+        return True
 
 
 def with_failure(
@@ -89,11 +104,12 @@ def with_failure(
         else f"a fault of the operator's own ({type(error).__name__})"
     )
     words = (
-        f"looks at this rollout fail ({IN_A_ROW} times in a row and more) and are repeated ever more rarely; nothing new is "
+        f"for {GOES_ON:g} s and more every look at this rollout has failed; they are repeated ever more rarely, and nothing new is "
         f"decided meanwhile: {why}. The operator's log has each of them"
     )
+    others = without_failure(status)
     kinds = [Condition.RECONCILE_FAILING]
-    if not any(item.type == Condition.STALLED for item in status.conditions):
+    if not any(item.type == Condition.STALLED for item in others):
         kinds.append(Condition.STALLED)
     since = {item.type: item.last_transition_time for item in status.conditions}
     added = tuple(
@@ -107,7 +123,7 @@ def with_failure(
         )
         for kind in kinds
     )
-    return status.model_copy(update={"conditions": (*without_failure(status), *added)}), words
+    return status.model_copy(update={"conditions": (*others, *added)}), words
 
 
 def without_failure(status: CanaryRolloutStatus) -> tuple[ConditionStatus, ...]:

@@ -104,6 +104,7 @@ class Memory:
         contest: who interferes with the route.
         unreadable: what is wrong with annotations that look like commands and are none.
         told: those of them that have been told.
+        failing: the kind of error that looks at it are said to fail with; empty while none is said.
     """
 
     uid: str = ""
@@ -132,6 +133,7 @@ class Memory:
     contest: Contest = field(default_factory=Contest)
     unreadable: frozenset[str] = frozenset()
     told: frozenset[str] = frozenset()
+    failing: str = ""
 
     def read(self, rollout: Object) -> None:
         """Parse spec and status where they changed."""

@@ -10,7 +10,7 @@ from canary_rollout.controller.access import Access
 from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
 from canary_rollout.controller.comparing import TickObserver
-from canary_rollout.controller.failures import logged
+from canary_rollout.controller.failures import Failures, logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
 from canary_rollout.controller.informer import WatchObserver
@@ -87,7 +87,8 @@ class Operator:
             term=lambda: parts.lease.term,
             owner=self.owners.owner,
         )
-        self.queue = WorkQueue(logged(self._reconcile, "reconcile"), observer=parts.queue_observer)
+        self.failures = Failures(self._reconcile, self._say_failing)
+        self.queue = WorkQueue(logged(self.failures.run, "reconcile"), observer=parts.queue_observer)
         self.informers = Informers(
             parts.api, self.cache, self.queue.add, namespaces=parts.namespaces, observer=parts.watch_observer
         )
@@ -148,6 +149,9 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> float | None:
         return await self.reconciler.reconcile(key)
+
+    async def _say_failing(self, key: Key, error: Exception) -> None:
+        await self.reconciler.say_failing(key, error)
 
     def _noticed(self, change: Change) -> None:
         """An answer to ourselves brought news. Whoever it is urgent for looks again, after the look that is under way."""

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from canary_rollout.controller.execute import Executor, RouteRejectedError
+from canary_rollout.controller.failures import with_failure, without_failure
 from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
@@ -26,6 +27,7 @@ from canary_rollout.kube.port import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     SERVICES,
+    ApiError,
     ForbiddenError,
     InvalidError,
     Object,
@@ -284,7 +286,8 @@ class Reconciler:
     async def _say_stalled(self, rollout: Object, memory: Memory, reason: Reason, message: str) -> None:
         """Nothing can be decided: the weight and the memory stay as they are, and a person is told."""
         now, old = round(self._shell.clock.now(), 3), memory.status
-        if old.message == message and old.observed_generation == memory.generation:
+        known = old.message == message and old.observed_generation == memory.generation
+        if known and without_failure(old) == old.conditions:
             return
         conditions = tuple(
             ConditionStatus(
@@ -302,6 +305,29 @@ class Reconciler:
         )
         await self._write(rollout, status, fenced=True)
         self._shell.telemetry.note(rollout, Note(reason, message, warning=True))
+
+    async def say_failing(self, key: Key, error: Exception) -> None:
+        """Looks at ``key`` fail again and again: say so in the resource, once for each kind of error."""
+        rollout, memory = self._shell.cache.get(CANARY_ROLLOUTS, *key), self.memories.get(key)
+        if rollout is None or memory is None:
+            return
+        memory.read(rollout)
+        kind = type(error).__name__
+        said = any(item.type == Condition.RECONCILE_FAILING for item in memory.status.conditions)
+        if said and memory.failing == kind:
+            return
+        status, words = with_failure(memory.status, error, memory.generation, self._shell.clock.now())
+        memory.failing = kind
+        if status == memory.status:
+            return  # a process before this one said so
+        try:
+            await _in_time(self._write(rollout, status, fenced=True))
+        except ApiError as refused:
+            # It may be the very thing that fails: then there is nowhere to say it but the log and the metrics.
+            memory.failing = ""
+            log.warning("cannot be said in the status", namespace=key[0], rollout=key[1], error=str(refused))
+            return
+        self._shell.telemetry.note(rollout, Note(Reason.RECONCILE_FAILED, words, warning=True))
 
     def _memory(self, key: Key, rollout: Object) -> Memory:
         """What is remembered of this very object; one that was deleted and created again begins anew."""

@@ -10,6 +10,7 @@ class Condition(StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     ROUTE_CONTESTED = "RouteContested"
+    RECONCILE_FAILING = "ReconcileFailing"
 
 
 class Phase(StrEnum):
@@ -85,3 +86,4 @@ class Reason(StrEnum):
     ROUTE_PENDING = "RoutePending"
     ROUTE_CONTESTED = "RouteContested"
     PROGRESS_DEADLINE = "ProgressDeadlineExceeded"
+    RECONCILE_FAILED = "ReconcileFailed"

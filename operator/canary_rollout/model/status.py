@@ -37,7 +37,7 @@ class StatusModel(BaseModel):
 class ConditionStatus(StatusModel):
     """One entry of ``status.conditions`` as kstatus, Argo CD and ``kubectl wait`` read it."""
 
-    type: str = Field(description="Ready, Reconciling, Stalled or RouteContested.")
+    type: str = Field(description="Ready, Reconciling, Stalled, RouteContested or ReconcileFailing.")
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: str = Field(description="One word for the cause; the Event that tells it has the same.")
     message: str = Field(description="The cause in one sentence.")

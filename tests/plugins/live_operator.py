@@ -45,14 +45,15 @@ async def running_operator(cluster: Any, namespaces: Sequence[str]) -> AsyncIter
     ]
     process = cluster.table.start(words, name=identity, log=log)
     try:
-        await _ready(port)
+        await ready(port)
         yield log
     finally:
         await process.stop()
 
 
-async def _ready(port: int) -> None:
-    async with asyncio.timeout(WITHIN), aiohttp.ClientSession() as session:
+async def ready(port: int, within: float = WITHIN) -> None:
+    """Return when the operator on this port knows enough to act, as the holder of the Lease or as its understudy."""
+    async with asyncio.timeout(within), aiohttp.ClientSession() as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError):
                 async with session.get(f"http://127.0.0.1:{port}/readyz") as response:

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from live_operator import ready
 
 from canary_rollout.local.cluster import LocalCluster
 from canary_rollout.local.demo_cast import CONFIG_MAP, LocalCast, apply_when_known, local_cast
@@ -104,13 +105,7 @@ class Operator:
 
     async def ready(self, within: float = PATIENCE) -> None:
         """Return when it knows enough to act, as the holder of the Lease or as its understudy."""
-        async with asyncio.timeout(within), aiohttp.ClientSession() as session:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{self.port}/readyz") as response:
-                        if response.status == 200:
-                            return
-                await asyncio.sleep(0.1)
+        await ready(self.port, within)
 
 
 class Play:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from canary_rollout.analysis.sequential import wording
 from canary_rollout.analysis.sequential.bounds import upper_error_rate, worse_by
-from canary_rollout.analysis.sequential.eprocess import Totals
+from canary_rollout.analysis.sequential.cells import Totals
 
 
 @pytest.mark.parametrize(("requests", "excluded"), [(100, 0.045), (458, 0.01), (919, 0.005), (4603, 0.001)])

@@ -94,3 +94,47 @@ def test_a_tick_without_a_pods_scrape_is_no_calm_one_either():
     assert spread.add(both)
     assert not spread.add(both[:1])
     assert spread.add(both)
+
+
+def lasting(rng, seconds, *, outages=0, rate=0.001, size=30):
+    """Whether bursts are seen to last: ten pods of 50 requests a second, six hours, bursts of ``size`` over ``seconds``."""
+    ticks, pods, per_tick = 1440, 10, 750.0
+    errors = np.zeros((ticks, pods))
+    for pod in range(pods):
+        for at in rng.uniform(0, ticks, rng.poisson(ticks * per_tick * rate / size)):
+            where = np.minimum((at + rng.uniform(0, seconds / 15, size)).astype(int), ticks - 1)
+            np.add.at(errors[:, pod], where, 1)
+    for at in rng.integers(1, ticks, outages):  # pods are scraped at different moments: some show it a tick later
+        seen = rng.uniform(0, 1, pods)
+        errors[at] += 300 * seen
+        errors[at - 1] += 300 * (1 - seen)
+    spread = Dispersion()
+    for number, row in enumerate(errors):
+        counts = [PodCounts(f"s{pod}", per_tick, float(bad)) for pod, bad in enumerate(row)]
+        spread.follow(counts)
+        spread.add([(pod, pod.requests, pod.errors) for pod in counts])
+        if number % 4 == 3:
+            spread.close()
+    return spread.lasting
+
+
+@pytest.mark.parametrize("outages", [0, 12])
+@pytest.mark.parametrize(("seconds", "expected"), [(0.1, False), (4, False), (45, True), (90, True)])
+def test_bursts_that_go_on_into_the_next_ticks_are_told_from_those_that_do_not(seconds, expected, outages):
+    assert [lasting(np.random.default_rng(seed), seconds, outages=outages) for seed in range(4)] == [expected] * 4
+
+
+def test_independent_errors_do_not_last_however_many():
+    assert not lasting(np.random.default_rng(5), 0.0, rate=0.02, size=1)
+
+
+def test_whether_bursts_last_is_in_what_is_written_down():
+    spread = Dispersion()
+    for number in range(8):
+        pods = [PodCounts(f"s{pod}", 500, 20.0 * (pod == number // 4)) for pod in range(3)]
+        spread.follow(pods)
+        spread.add([(pod, pod.requests, pod.errors) for pod in pods])
+    spread.close()
+    assert spread.lasting
+    assert Dispersion.restore(spread.state()).lasting
+    assert not Dispersion.restore(spread.state()[:10]).lasting  # of a version that did not know

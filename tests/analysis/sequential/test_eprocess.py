@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canary_rollout.analysis.sequential.eprocess import RATIOS, Flow, RatioProcess
+from canary_rollout.analysis.sequential.cells import Flow, Start, to_come
+from canary_rollout.analysis.sequential.eprocess import RATIOS, RatioProcess
 
 counts = st.integers(0, 40)
 
@@ -118,6 +119,48 @@ def test_restarts_lie_geometrically_back_from_now_however_long_it_lasts():
     assert max(old / young for old, young in pairwise(ages)) < 8
 
 
+@given(st.integers(0, 2000))
+def test_all_shares_of_the_evidence_together_are_one(restarts):
+    weights = [Start(number, 0, [], [], (0.0, 0.0, 0.0, 0.0)).weight for number in range(restarts + 1)]
+    assert min(weights) > 0
+    assert sum(weights) + to_come(restarts) == pytest.approx(1.0)
+
+
+def test_what_fails_in_the_first_tick_after_a_restart_counts_for_it():
+    process = RatioProcess(1.25)
+    for number in range(1, 101):
+        process.take(flow(1000, 1, 9000, 9), 1.0, number)
+    process.restart(1)
+    process.take(flow(1000, 40, 9000, 9), 1.0, 101)
+    assert process.strongest().number == 1
+    assert process.log_e > log(100)
+
+
+def test_stables_part_of_an_outage_that_was_scraped_before_a_restart_counts_for_it():
+    """Stable shows the outage in the tick before the restart, the canary in the one after it."""
+    process = RatioProcess(1.25)
+    process.take(flow(500, 0, 1500, 1), 1.0, 1)
+    process.take(flow(500, 0, 1500, 750), 1.0, 2)
+    process.restart(1)
+    for number in range(3, 8):
+        process.take(flow(500, 250 if number == 3 else 0, 1500, 1), 1.0, number)
+        assert process.log_e < 1
+
+
+def test_a_burst_that_lasts_for_four_ticks_is_one_bet():
+    """Forty errors of one accident, ten a tick, at a twentieth of the traffic; bursts are known to have forty."""
+    evidence = []
+    for block in (1, 4):
+        process = RatioProcess(1.25)
+        process.block, most = block, 0.0
+        for number in range(1, 40):
+            process.take(flow(500, 10 if 12 <= number < 16 else 0, 9500, 0), 40.0, number)
+            most = max(most, process.starts[0].betting)
+        evidence.append(most)
+    assert evidence[0] > 1000  # four bets won
+    assert evidence[1] < 16  # one: at most what the odds pay
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.2, 0.5]), st.sampled_from([0.001, 0.02, 0.3]))
 def test_two_versions_that_are_the_same_hardly_ever_gather_evidence(seed, share, rate):
@@ -132,6 +175,7 @@ def test_two_versions_that_are_the_same_hardly_ever_gather_evidence(seed, share,
         assert process.log_e < log(1e6)
 
 
+@pytest.mark.thorough
 def test_the_mean_of_the_evidence_stays_at_most_one_for_a_just_tolerable_canary():
     """A supermartingale: 2,000 games of 20 ticks at p1 = 1.25 p2; the mean is 1 but for its own scatter."""
     rng = np.random.default_rng(7)

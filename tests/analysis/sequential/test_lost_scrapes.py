@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canary_rollout.analysis.sequential import Comparison, PodCounts, Policy, RawSample, Tick
-from canary_rollout.analysis.sequential.eprocess import Flow, RatioProcess
+from canary_rollout.analysis.sequential.cells import Flow
+from canary_rollout.analysis.sequential.eprocess import RatioProcess
 from canary_rollout.analysis.sequential.tracker import CounterTracker
 from canary_rollout.analysis.verdict import Outcome
 
@@ -87,16 +88,23 @@ def test_a_scrape_that_always_misses_its_tick_covers_one():
 
 
 def test_an_outage_that_both_share_stays_shared_when_the_canarys_scrape_is_late():
-    """The canary's scrape of the outage comes a tick late and covers two: half of its requests leave their errors."""
-    ticks = [((7500, 8, 1), (22_500, 24))] * 30
-    ticks += [(None, (20_475, 4973)), ((7470, 2905, 2), (24_522, 3292)), ((7536, 11, 1), (22_501, 145))]
-    ticks += [((7500, 8, 1), (22_500, 24))] * 10
-    comparison = Comparison(Policy())
-    failed = []
-    for number, (ours, theirs) in enumerate(ticks, 1):
-        canary = () if ours is None else (PodCounts("c0", *ours[:2], span=ours[2]),)
-        stable = tuple(PodCounts(f"s{pod}", theirs[0] / 10, theirs[1] / 10) for pod in range(10))
-        verdicts = comparison.step(Tick(15.0 * number, 2500, canary, stable))
+    """The canary's scrape of the outage is in the query after the next: it covers one tick, and that was the one before."""
+    ticks = [((7500, 8), (22_500, 24))] * 30
+    ticks += [((0, 0), (20_475, 4973)), ((7470, 2905), (24_522, 3292)), ((7536, 11), (22_501, 145))]
+    ticks += [((7500, 8), (22_500, 24))] * 10
+    tracker, comparison = CounterTracker(15.0, began=0.0, scrape_times=False), Comparison(Policy())
+    counters, failed = {}, []
+    for number, (ours, theirs) in enumerate(ticks):
+        arms = [("canary", "c0", *ours), *(("stable", f"s{pod}", theirs[0] / 10, theirs[1] / 10) for pod in range(10))]
+        for arm, pod, requests, errors in arms:
+            for series, rise in (("requests", requests), ("errors", errors)):
+                counters[pod, series] = counters.get((pod, series), 0.0) + rise
+                value = counters[pod, series]
+                tracker.add(RawSample(15.0 * number, arm, pod, series, value, created=-3600.0 if pod != "c0" else 0.0))
+        tick = tracker.tick(15.0 * number, 2500)
+        if number == 31:
+            assert [(pod.span, pod.behind) for pod in tick.canary] == [(1, 1)]
+        verdicts = comparison.step(tick)
         failed += [verdict.message for verdict in verdicts if verdict.outcome is Outcome.FAIL]
     assert failed == []
 

@@ -3,6 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Final
+
+HALF_AGE: Final = 12.0
+"""Restarts after which half of their share is given out (half an hour): so a regression that starts late is found as fast."""
+
+
+def to_come(number: int) -> float:
+    """Return the share of the restarts after the ``number``-th, of all evidence: half at first, and all of it in the end."""
+    return 0.5 * HALF_AGE / (HALF_AGE + number)
 
 
 @dataclass(slots=True)
@@ -59,7 +68,7 @@ class Start:
     @property
     def weight(self) -> float:
         """Its share of all evidence."""
-        return 0.5 if self.number == 0 else 0.5 / (self.number * (self.number + 1))
+        return 0.5 if self.number == 0 else to_come(self.number - 1) - to_come(self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import ceil, inf
 from typing import Any, Final
 
 from canary_rollout.analysis.errors import EvidenceError
@@ -122,6 +122,7 @@ class Comparison:
             self._alone_until = index + _AFTER_FULL
         if index <= self._alone_until:
             tick = replace(tick, canary=(), stable=(), absent=0.0)
+        self._errors.block = ceil(BLOCK / self._policy.interval) if self._spread.lasting else 1
         flow = self._freshness.flow(
             [(pod, pod.requests, pod.errors) for pod in tick.canary],
             [(pod, pod.requests, pod.errors) for pod in tick.stable],
@@ -157,6 +158,7 @@ class Comparison:
         """Dispersion from stable's pods; a block ends at a calm tick, so that a shared outage is in one block on all."""
         if self._block_began is None:
             self._block_began = tick.at
+        self._spread.follow(tick.stable)
         calm = self._spread.add([(pod, pod.requests, pod.errors) for pod in tick.stable])
         if self._policy.latency is not None:
             calm = self._latency.watch(tick) and calm

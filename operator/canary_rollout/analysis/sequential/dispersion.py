@@ -5,7 +5,7 @@ measures the burst size; shocks that hit all pods alike cancel out. The canary's
 cannot raise its own bar. Formula: analysis method, section 2.1 (a quasi-likelihood dispersion, McCullagh & Nelder 1989).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp, log
 from typing import Any, Final
 
@@ -28,6 +28,10 @@ high nothing would ever be found. Outages that both versions share are no eviden
 
 _MOST_ERRORS: Final = 200_000.0
 _CALM: Final = 0.9
+_LARGEST: Final = 3.0
+LASTING: Final = 0.25
+"""Correlation of a pod's errors from tick to tick above which bursts last. Bursts within a second have 0.0, ten to fifty
+requests of a pod in a row 0.05 to 0.2, bursts of 5 to 60 seconds 0.4."""
 
 
 class Dispersion:
@@ -43,6 +47,9 @@ class Dispersion:
         self._logs = self._filled = 0.0
         self._usual = 0.0
         self._ticks = 0.0
+        self._pairs = self._own = 0.0
+        self._last: dict[str, float] = {}
+        self._share = 0.0
         self._open: dict[str, list[float]] = {}
         self._index = 0
         self.phi = PRIOR
@@ -71,8 +78,38 @@ class Dispersion:
         self._ticks = _CALM * self._ticks + 1.0
         return calm
 
+    @property
+    def lasting(self) -> bool:
+        """Whether bursts last for more than a tick: a pod that had more than its part has so in the next one, too."""
+        return self._pairs > LASTING * self._own
+
+    def follow(self, pods: Sequence[PodCounts]) -> None:
+        """Note how far each pod is from its part of the tick's errors, and what that was a tick ago; before :meth:`add`.
+
+        An outage that all pods share shows on some of them a tick later: such ticks are left out, and so are distances of
+        more than a few bursts. Pods without errors, now and a tick ago, say nothing.
+        """
+        last, before = self._last, self._share
+        self._last, self._share = {}, 0.0
+        errors, requests = [pod.errors for pod in pods], sum([pod.requests for pod in pods])
+        if requests <= 0 or len(pods) < 2 or sum(errors) - max(errors) > self._many():
+            return
+        self._share = share = sum(errors) / requests
+        for pod in pods:
+            away = pod.errors - share * pod.requests
+            if (pod.errors or pod.pod in last) and pod.span == 1 and abs(away) <= _LARGEST * self.phi:
+                self._own += away * away
+                self._pairs += away * last.get(pod.pod, -before * pod.requests)
+                if pod.errors:
+                    self._last[pod.pod] = away
+
+    def _many(self) -> float:
+        """Errors of all pods but one that are no coincidence of bursts any more."""
+        return 3.0 + 3.0 * self._usual / max(self._ticks, 1e-9) + 2.0 * self.phi
+
     def close(self) -> None:
         """End the block."""
+        self._last, self._share = {}, 0.0
         counts = [pair for pair in self._open.values() if pair[0] > 0]
         self._open = {}
         requests = sum(pair[0] for pair in counts)
@@ -96,6 +133,7 @@ class Dispersion:
             self._den += weight
         if self._den > _MOST_ERRORS:
             self._num, self._den = self._num / 2, self._den / 2
+            self._pairs, self._own = self._pairs / 2, self._own / 2
         self.phi = self._estimate()
 
     def _estimate(self) -> float:
@@ -111,10 +149,10 @@ class Dispersion:
     def state(self) -> list[float]:
         """Return the state between two blocks as numbers."""
         numbers = (self._num, self._den, self._squares, self._errors, self._requests, self._blocks)
-        more = (self._usual, self._ticks, self._logs, self._filled)
+        more = (self._usual, self._ticks, self._logs, self._filled, self._pairs, self._own)
         rounded = [short(float(f"{number:.7g}"), 4) for number in (*numbers, *more)]
         self._num, self._den, self._squares, self._errors, self._requests, self._blocks = rounded[:6]
-        self._usual, self._ticks, self._logs, self._filled = rounded[6:]
+        self._usual, self._ticks, self._logs, self._filled, self._pairs, self._own = rounded[6:]
         return rounded
 
     @classmethod
@@ -123,6 +161,7 @@ class Dispersion:
         made = cls()
         numbers = [float(number) for number in raw]
         made._num, made._den, made._squares, made._errors, made._requests, made._blocks = numbers[:6]
-        made._usual, made._ticks, made._logs, made._filled = numbers[6:]
+        made._usual, made._ticks, made._logs, made._filled = numbers[6:10]
+        made._pairs, made._own = numbers[10:] or (0.0, 0.0)
         made.phi = made._estimate()
         return made

@@ -4,7 +4,7 @@ Per tick the canary has ``e1`` bad of ``n1`` requests and stable ``e2`` of ``n2`
 as bad", whatever stable's rate is and however it drifts, the evidence ``E`` is a non-negative supermartingale that starts
 at 1, so it ever reaches ``1/alpha`` with a probability of at most ``alpha`` (Ville 1939), no matter how often one looks.
 ``E`` is half a mixture of conditional likelihood ratios, divided by the burst size (tempered), and half a bet on the
-canary's share of the bad ones; it is begun anew every five minutes so that it does not wear a healthy past.
+canary's share of the bad ones; it is begun anew again and again so that it does not wear a healthy past.
 Method: analysis method, section 2.1; Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference" (2023);
 Lindon & Malek, "Anytime-valid inference for multinomial count data" (2022).
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Any, Final
 
-from canary_rollout.analysis.sequential.cells import Block, Cell, Flow, Start, Totals
+from canary_rollout.analysis.sequential.cells import Block, Cell, Flow, Start, Totals, to_come
 from canary_rollout.analysis.sequential.numbers import count_shorts, log_shorts, shorts
 
 RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 200.0, 500.0, 1000.0)
@@ -24,7 +24,9 @@ RATIOS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 35.0, 60.0, 100.0, 20
 BETS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 """Stakes of the betting half."""
 
-RESTART_EVERY: Final = 300.0
+RESTART_EVERY: Final = 150.0
+"""Seconds between two restarts. A healthy past costs evidence, so a regression is found soon after one of them."""
+
 RING: Final = 12
 """Ticks that late samples can still reach: the longest span and the longest wait."""
 
@@ -61,6 +63,8 @@ class RatioProcess:
     log_e: float = 0.0
     phi: float = 1.0
     waiting: list[list[float]] = field(default_factory=list)
+    block: int = 1
+    """Ticks that one bet covers at least, where bad requests come in bursts."""
     _block: Block = field(default_factory=Block)
     _log_ratios: tuple[float, ...] = ()
 
@@ -72,9 +76,17 @@ class RatioProcess:
             self.starts.append(self._start(0))
 
     def restart(self, number: int) -> None:
-        """Begin anew from here (the ``number``-th five minutes), beside what was begun before."""
+        """Begin anew from here (the ``number``-th time), beside what was begun before.
+
+        What stable did wrong in the tick that ends here counts: its part of an outage that both share may have been
+        scraped a tick before the canary's.
+        """
         self.latest = number
-        self.starts.append(self._start(number))
+        made = self._start(number)
+        if self.ring:
+            self._touch(self.ring[-1])
+            made.logs = list(self.ring[-1].held or made.logs)
+        self.starts.append(made)
         if len(self.starts) > self.most_starts:
             ages = [log(number + 1 - start.number) for start in self.starts]
             inner = range(1, len(self.starts) - 1)
@@ -211,16 +223,13 @@ class RatioProcess:
                 cell.gain, cell.held = self._worth(cell)
 
     def _add(self, cell: Cell, gain: list[float], held: list[float]) -> None:
-        """Add what changed in a cell.
-
-        A restart leaves out the canary's bad requests of its first tick: their part in stable was counted before it.
-        """
+        """Add what changed in a cell; of the tick before a restart, what stable did wrong."""
         old = cell.gain or [0.0] * len(gain)
         delta = [new - was for new, was in zip(gain, old, strict=True)]
         for start in self.starts:
-            if cell.index > start.after + 1 or (start.number == 0 and cell.index > 0):
+            if cell.index > start.after or (start.number == 0 and cell.index > 0):
                 start.logs = [total + part for total, part in zip(start.logs, delta, strict=True)]
-            elif cell.index == start.after + 1:
+            elif cell.index == start.after:
                 was = cell.held or [0.0] * len(held)
                 start.logs = [total + new - before for total, new, before in zip(start.logs, held, was, strict=True)]
 
@@ -240,9 +249,10 @@ class RatioProcess:
         block.e2 += cell.e2
         block.odds_floor = max(block.odds_floor, cell.odds_floor)
         if self.phi > _SMALL_DISPERSION:
-            least = _BLOCK_DISPERSIONS * self.phi
-            # A burst that two blocks share would win two bets: wait for its end, for at most as long again.
-            if block.n1 < least or (cell.e1 > 0 and block.n1 < 2 * least):
+            # A burst that several blocks share would win as many bets: wait for its end, for at most as long again.
+            requests = block.n1 / (_BLOCK_DISPERSIONS * self.phi)
+            ticks = (cell.index - block.first + 1) / self.block if self.block > 1 else inf
+            if min(requests, ticks) < (2.0 if cell.e1 > 0 else 1.0):
                 return False
         self._block = Block()
         return self._settle(block)
@@ -265,7 +275,7 @@ class RatioProcess:
         The whole of the evidence is divided by the dispersion as it is known now, not each tick's by what was known then:
         in a shared outage the canary's part and stable's would weigh differently.
         """
-        total = 0.5 / (self.latest + 1)  # restarts to come
+        total = to_come(self.latest)
         scale = 1.0 / self.phi
         for start in self.starts:
             mixture = _mean_exp(start.logs, scale)

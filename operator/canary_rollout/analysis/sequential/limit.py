@@ -1,14 +1,14 @@
 """The absolute guard: is the canary's error share above a limit, whatever stable does?
 
 One-sample version of the e-process (analysis method, section 2.1b): mixture of likelihood ratios of error shares that are
-multiples of the limit against the limit itself, divided by the burst size, begun anew every five minutes.
+multiples of the limit against the limit itself, divided by the burst size, begun anew again and again.
 """
 
 from dataclasses import dataclass, field
 from math import exp, log, log1p
 from typing import Any, Final
 
-from canary_rollout.analysis.sequential.cells import Totals
+from canary_rollout.analysis.sequential.cells import Totals, to_come
 from canary_rollout.analysis.sequential.numbers import log_shorts, short, shorts
 
 MULTIPLES: Final = (2.0, 5.0, 10.0, 20.0, 50.0)
@@ -25,7 +25,7 @@ class _Since:
 
     @property
     def weight(self) -> float:
-        return 0.5 if self.number == 0 else 0.5 / (self.number * (self.number + 1))
+        return 0.5 if self.number == 0 else to_come(self.number - 1) - to_come(self.number)
 
     @property
     def value(self) -> float:
@@ -69,7 +69,7 @@ class LimitProcess:
         self.before = self.log_e
         good = max(tick.n1 - tick.e1, 0.0)
         steps = [tick.e1 * bad + good * fine for bad, fine in self._steps]
-        total = 0.5 / (self.latest + 1)
+        total = to_come(self.latest)
         for start in self.starts:
             start.phi = phi
             start.logs = [total_ + step for total_, step in zip(start.logs, steps, strict=True)]

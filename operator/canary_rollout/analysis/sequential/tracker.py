@@ -7,7 +7,7 @@ extrapolated: what a tick reports was counted by the pods, and what arrives late
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from typing import Final
 
 from canary_rollout.analysis.sequential.counts import (
@@ -34,6 +34,7 @@ STALE_INTERVALS: Final = 3.0
 
 _SMOOTHING: Final = 0.1
 _FORGET: Final = 86_400.0
+_SURE: Final = 4.0
 _LATEST_BIRTH: Final = 3600.0
 _HISTOGRAM_PATIENCE: Final = 3
 
@@ -203,10 +204,9 @@ class CounterTracker:
                 del self._pods[key]
 
     def _take(self, pod: _Pod) -> PodCounts:
-        gone, covered = self._ticks - pod.tick, self._covered(pod)
-        behind = (
-            gone - covered if pod.taken > -inf and 1 <= covered < gone <= LONGEST_SPAN and self._scrape_times else 0
-        )
+        gone = self._ticks - pod.tick
+        covered = self._covered(pod, gone)
+        behind = gone - covered if pod.taken > -inf and 1 <= covered < gone <= LONGEST_SPAN else 0
         span = min(max(gone - behind, covered, 1), LONGEST_SPAN)
         counts = PodCounts(
             pod.name,
@@ -239,10 +239,18 @@ class CounterTracker:
                     total += pod.rate
         return total
 
-    def _covered(self, pod: _Pod) -> int:
-        """Ticks that lie between the scrapes of this and the last increment: more than passed, when a late one came first."""
-        if not self._scrape_times or pod.taken == -inf:
+    def _covered(self, pod: _Pod, gone: int) -> int:
+        """Ticks that lie between the scrapes of this and the last increment: more than passed, when a late one came first.
+
+        Where only the time of the query is known: all that passed, unless far fewer requests came than the pod has in
+        them. Then this is a scrape from between, which was late, and the rest is still to come.
+        """
+        if pod.taken == -inf:
             return 1
+        if not self._scrape_times:
+            usual = pod.rate * gone
+            late = gone > 1 and usual - pod.requests > _SURE * sqrt(usual)
+            return max(1, round(pod.requests / pod.rate)) if late else gone
         passed = sum(at > pod.taken + self._interval for at in self._fresh_at)
         return min(round((pod.settled - pod.taken) / self._interval), passed)
 

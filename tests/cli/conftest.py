@@ -137,7 +137,7 @@ async def past(tmp_path_factory):
     directory = tmp_path_factory.mktemp("prometheus")
     # Seldom, so that the time-out is long: the first scrape has to bring everything, since what it leaves out is too old
     # afterwards.
-    async with prometheus_knowing(past_metrics.world(end), end, directory, every=10.0, within=40) as prometheus:
+    async with prometheus_knowing(past_metrics.world(end), end, directory, every=10.0, within=120) as prometheus:
         yield types.SimpleNamespace(url=prometheus.url, end=end)
 
 

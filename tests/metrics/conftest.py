@@ -12,5 +12,5 @@ async def known(tmp_path_factory):
     """Address and evaluation time of a Prometheus that knows ``metrics_world.WORLD``."""
     end = int(time.time()) // 10 * 10
     directory = tmp_path_factory.mktemp("prometheus")
-    async with prometheus_knowing(WORLD(end), end, directory, every=1.0, within=30) as prometheus:
+    async with prometheus_knowing(WORLD(end), end, directory, every=1.0, within=120) as prometheus:
         yield Known(prometheus.url, end, prometheus)

@@ -45,7 +45,7 @@ async def until_served(cluster: "LocalCluster", *crds: str) -> None:
 
     for name in crds:
         definition = await cluster.admin.wait_for(
-            "apiextensions.k8s.io/v1", "CustomResourceDefinition", name, _established, what="established"
+            "apiextensions.k8s.io/v1", "CustomResourceDefinition", name, _established, what="established", timeout=120
         )
         spec = definition["spec"]
         version = next(version["name"] for version in spec["versions"] if version["storage"])
@@ -82,7 +82,13 @@ async def namespace(local_cluster: "LocalCluster") -> AsyncIterator[str]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     await local_cluster.admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     await local_cluster.admin.wait_for(
-        "v1", "ServiceAccount", "default", lambda _: True, namespace=name, what="made by the controller manager"
+        "v1",
+        "ServiceAccount",
+        "default",
+        lambda _: True,
+        namespace=name,
+        what="made by the controller manager",
+        timeout=120,
     )
     yield name
     await local_cluster.admin.delete("v1", "Namespace", name)

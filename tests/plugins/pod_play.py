@@ -4,6 +4,9 @@ import asyncio
 
 import aiohttp
 
+WITHIN = 120.0
+"""Seconds for what must come anyway, on however slow a machine."""
+
 SERVER = """
 import http.server, os, signal, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -92,7 +95,7 @@ def is_ready(found):
 
 
 async def wait_pod(cluster, namespace, name, predicate, what):
-    return await cluster.admin.wait_for("v1", "Pod", name, predicate, namespace=namespace, what=what)
+    return await cluster.admin.wait_for("v1", "Pod", name, predicate, namespace=namespace, what=what, timeout=WITHIN)
 
 
 async def wait_deployment(cluster, namespace, replicas=2):
@@ -103,6 +106,7 @@ async def wait_deployment(cluster, namespace, replicas=2):
         lambda found: found["status"].get("readyReplicas") == replicas,
         namespace=namespace,
         what="ready",
+        timeout=WITHIN,
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 import pytest_asyncio
 from foreign_crds import install_crds
 from route_adapters import CANARY, ROLLOUT, STABLE, http_service
-from route_adapters.gateway_api import ADAPTERS, CREATED, backend, http_route, share, stages
+from route_adapters.base import two_stages
+from route_adapters.gateway_api import ADAPTERS, CREATED, backend, http_route, share
 from route_bench import Bench, route, without_server_fields
 
 from canary_rollout.kube.client import Client
@@ -52,7 +53,7 @@ def cohort(raw) -> Cohort:
 @pytest.mark.parametrize("people", PEOPLE.values(), ids=PEOPLE.keys())
 async def test_rules_for_people_come_with_the_weight_and_go_with_it(make, people):
     bench = await make(0, cohortRules=True, regularExpressions=True)
-    bench.spec["stages"] = stages(**people)
+    bench.spec["stages"] = two_stages(**people)
     assert await bench.problems() == []
     before = await bench.live()
     await bench.write(500, cohort=cohort(people))
@@ -80,7 +81,7 @@ async def test_rules_for_people_come_with_the_weight_and_go_with_it(make, people
 @pytest.mark.parametrize("people", PEOPLE.values(), ids=PEOPLE.keys())
 async def test_a_route_of_its_own_serves_people_and_pins(make, people):
     bench = await make(2, traffic={"pin": PIN}, regularExpressions=True)
-    bench.spec["stages"] = stages(**people)
+    bench.spec["stages"] = two_stages(**people)
     assert await bench.problems() == []
     await bench.write(500, cohort=cohort(people))
     view = await bench.seen()
@@ -101,7 +102,7 @@ async def test_a_rule_that_looks_at_the_cohorts_header_already_is_refused(make):
     manifest = http_route(0)
     manifest["spec"]["rules"][2]["matches"] = [{"headers": [{"name": "x-cohort", "value": "internal"}]}]
     await bench.apply(manifest)
-    bench.spec["stages"] = stages(**MEMBERS)
+    bench.spec["stages"] = two_stages(**MEMBERS)
     assert any("matches on header X-Cohort already" in text for text in await bench.problems())
 
 
@@ -247,7 +248,7 @@ async def test_an_external_name_is_never_routed_to(make, local_cluster, namespac
 @pytest.mark.e2e
 async def test_the_users_object_is_as_before_after_a_whole_rollout(make):
     bench = await make(0, cohortRules=True)
-    bench.spec["stages"] = stages(**MEMBERS)
+    bench.spec["stages"] = two_stages(**MEMBERS)
     before = without_server_fields(await bench.live())
     for weight in (50, 500, 2500, 10_000):
         await bench.write(weight, cohort=cohort(MEMBERS) if weight < 10_000 else None)

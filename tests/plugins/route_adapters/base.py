@@ -1,12 +1,17 @@
 """What an adapter says."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from canary_rollout.kube.port import Resource
 
 Manifest = dict[str, Any]
+Lists = Callable[[Manifest], list[list[Manifest]]]
+"""The lists with weights in an object, or in ``{"spec": …}``."""
+FULL = 10_000
+STICKY: Manifest = {"header": "X-Tenant-ID"}
 STABLE, CANARY, ROLLOUT = "checkout", "checkout-canary", "checkout"
 
 
@@ -71,6 +76,51 @@ class Adapter:
     settles: float = 0.0
     needs: tuple[Manifest, ...] = field(default=())
     """Further objects that must be there first."""
+
+
+def without_weights(lists: Lists) -> Callable[[Manifest], Manifest]:
+    """For :attr:`Adapter.blank`."""
+
+    def blank(obj: Manifest) -> Manifest:
+        kept: Manifest = deepcopy({"spec": obj["spec"]})
+        for backends in lists(kept):
+            for one in backends:
+                one.pop("weight", None)
+        return kept["spec"]
+
+    return blank
+
+
+def with_live_weights(lists: Lists) -> Callable[[Manifest, Manifest], Manifest]:
+    """For :attr:`Adapter.keep`."""
+
+    def keep(wanted: Manifest, live: Manifest) -> Manifest:
+        kept = deepcopy(wanted)
+        for backends, there in zip(lists(kept), lists(live), strict=True):
+            for one, other in zip(backends, there, strict=True):
+                one.pop("weight", None)
+                one.update({"weight": other["weight"]} if "weight" in other else {})
+        return kept
+
+    return keep
+
+
+def condition(kind: str, obj: Manifest, message: str = "") -> Manifest:
+    """A condition that holds of this very generation."""
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": kind,
+        "message": message,
+        "observedGeneration": obj["metadata"]["generation"],
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+
+def two_stages(weight: str = "5%", **cohort: Any) -> list[Manifest]:
+    """A first stage with this weight and cohort, and the last one."""
+    people = {"cohort": cohort} if cohort else {}
+    return [{"name": "some", "weight": weight, "hold": "1h", **people}, {"name": "all", "weight": "100%", "hold": "1h"}]
 
 
 def http_service(name: str, app: str, *, port: int = 80) -> Manifest:

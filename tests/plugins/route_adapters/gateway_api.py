@@ -3,11 +3,22 @@
 from copy import deepcopy
 from typing import Any
 
-from canary_rollout.kube.port import GRPC_ROUTES, HTTP_ROUTES
+from canary_rollout.kube.port import GRPC_ROUTES, HTTP_ROUTES, Resource
 
-from .base import CANARY, ROLLOUT, STABLE, Adapter, Manifest, Refused
-
-FULL = 10_000
+from .base import (
+    CANARY,
+    FULL,
+    ROLLOUT,
+    STABLE,
+    STICKY,
+    Adapter,
+    Manifest,
+    Refused,
+    condition,
+    two_stages,
+    with_live_weights,
+    without_weights,
+)
 
 
 def backend(name: str, weight: int | None) -> Manifest:
@@ -72,36 +83,9 @@ def share(route: Manifest) -> float:
     return max(shares)
 
 
-def blank(route: Manifest) -> Manifest:
-    without = deepcopy(route["spec"])
-    for refs in splits({"spec": without}):
-        for ref in refs:
-            ref.pop("weight", None)
-    return without
-
-
-def keep(manifest: Manifest, live: Manifest) -> Manifest:
-    """``.spec.rules[].backendRefs[].weight`` ignored."""
-    kept = deepcopy(manifest)
-    for refs, there in zip(splits(kept), splits(live), strict=True):
-        for ref, one in zip(refs, there, strict=True):
-            ref["weight"] = one["weight"]
-    return kept
-
-
 def status(route: Manifest) -> Manifest:
-    generation, refs = route["metadata"]["generation"], route["spec"].get("parentRefs") or []
-    conditions = [
-        {
-            "type": kind,
-            "status": "True",
-            "reason": kind,
-            "message": "",
-            "observedGeneration": generation,
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }
-        for kind in ("Accepted", "ResolvedRefs")
-    ]
+    refs = route["spec"].get("parentRefs") or []
+    conditions = [condition(kind, route) for kind in ("Accepted", "ResolvedRefs")]
     return {
         "parents": [
             {"parentRef": ref, "controllerName": "example.com/gateway", "conditions": conditions} for ref in refs
@@ -122,14 +106,19 @@ def with_third(route: Manifest) -> Manifest:
     return changed
 
 
-STICKY: dict[str, Any] = {"header": "X-Tenant-ID"}
-
-
-def stages(**cohort: Any) -> list[Manifest]:
-    return [
-        {"name": "some", "weight": "5%", "hold": "1h", "cohort": cohort},
-        {"name": "all", "weight": "100%", "hold": "1h"},
-    ]
+def adapter(name: str, kind: Resource, traffic: Manifest, **more: Any) -> Adapter:
+    return Adapter(
+        name=f"gatewayAPI, {name}",
+        crds=("gateway-api",),
+        resource=kind,
+        traffic=traffic,
+        git=http_route if kind is HTTP_ROUTES else grpc_route,
+        share=share,
+        blank=without_weights(splits),
+        keep=with_live_weights(splits),
+        status=status,
+        **more,
+    )
 
 
 USERS = {"gatewayAPI": {"httpRoute": ROLLOUT}}
@@ -141,19 +130,13 @@ CROWD = {"header": "X-Cohort", "values": [f"group{number}" for number in range(6
 MANY_PATHS = {**CREATED["gatewayAPI"]["create"], "paths": [f"/{letter}" for letter in "abcdefgh"]}
 
 ADAPTERS = (
-    Adapter(
-        name="gatewayAPI, your HTTPRoute",
-        crds=("gateway-api",),
-        resource=HTTP_ROUTES,
-        traffic=USERS,
-        git=http_route,
-        share=share,
-        blank=blank,
-        keep=keep,
-        status=status,
+    adapter(
+        "your HTTPRoute",
+        HTTP_ROUTES,
+        USERS,
         refused=(
             Refused("sticky", {"traffic": {**USERS, "sticky": STICKY}}, "sessionPersistence is experimental"),
-            Refused("cohort", {"stages": stages(**MEMBERS)}, "cohortRules to true"),
+            Refused("cohort", {"stages": two_stages(**MEMBERS)}, "cohortRules to true"),
             Refused("stable alone", {}, "with weight 0", without(http_route(0), CANARY)),
             Refused("neither", {}, "has no rule that names", without(without(http_route(0), CANARY), STABLE)),
             Refused("others", {}, "add up to 10000", with_third(http_route(0))),
@@ -165,50 +148,35 @@ ADAPTERS = (
             ),
         ),
     ),
-    Adapter(
-        name="gatewayAPI, your GRPCRoute",
-        crds=("gateway-api",),
-        resource=GRPC_ROUTES,
-        traffic={"gatewayAPI": {"grpcRoute": ROLLOUT}},
-        git=grpc_route,
-        share=share,
-        blank=blank,
-        keep=keep,
-        status=status,
+    adapter(
+        "your GRPCRoute",
+        GRPC_ROUTES,
+        {"gatewayAPI": {"grpcRoute": ROLLOUT}},
     ),
-    Adapter(
-        name="gatewayAPI, an HTTPRoute of its own",
-        crds=("gateway-api",),
-        resource=HTTP_ROUTES,
-        traffic=CREATED,
-        git=http_route,
-        share=share,
-        blank=blank,
-        keep=keep,
-        status=status,
+    adapter(
+        "an HTTPRoute of its own",
+        HTTP_ROUTES,
+        CREATED,
         owned=True,
         refused=(
             Refused("sticky", {"traffic": {**CREATED, "sticky": STICKY}}, "sessionPersistence is experimental"),
-            Refused("pattern", {"stages": stages(header="User-Agent", pattern="Mozilla*")}, "regularExpressions"),
-            Refused("cookie", {"stages": stages(cookie="cohort", values=["internal"])}, "regularExpressions"),
+            Refused("pattern", {"stages": two_stages(header="User-Agent", pattern="Mozilla*")}, "regularExpressions"),
+            Refused("cookie", {"stages": two_stages(cookie="cohort", values=["internal"])}, "regularExpressions"),
             Refused(
                 "too many",
-                {"stages": stages(**CROWD), "traffic": {"gatewayAPI": {"httpRoute": ROLLOUT, "create": MANY_PATHS}}},
+                {
+                    "stages": two_stages(**CROWD),
+                    "traffic": {"gatewayAPI": {"httpRoute": ROLLOUT, "create": MANY_PATHS}},
+                },
                 "Gateway API takes 16",
             ),
             Refused("somebody else's", {}, "is not ours", http_route(0)),
         ),
     ),
-    Adapter(
-        name="gatewayAPI, a GRPCRoute of its own",
-        crds=("gateway-api",),
-        resource=GRPC_ROUTES,
-        traffic={"gatewayAPI": {"grpcRoute": ROLLOUT, "create": {"parentRefs": [{"name": "front"}]}}},
-        git=grpc_route,
-        share=share,
-        blank=blank,
-        keep=keep,
-        status=status,
+    adapter(
+        "a GRPCRoute of its own",
+        GRPC_ROUTES,
+        {"gatewayAPI": {"grpcRoute": ROLLOUT, "create": {"parentRefs": [{"name": "front"}]}}},
         owned=True,
         refused=(
             Refused(

@@ -6,17 +6,24 @@ from typing import Any
 
 from canary_rollout.kube.port import HTTP_PROXIES, INGRESS_ROUTES, TRAEFIK_SERVICES, VIRTUAL_SERVERS, VIRTUAL_SERVICES
 
-from .base import CANARY, ROLLOUT, STABLE, Adapter, Manifest, Refused
+from .base import (
+    CANARY,
+    FULL,
+    ROLLOUT,
+    STABLE,
+    STICKY,
+    Adapter,
+    Lists,
+    Manifest,
+    Refused,
+    condition,
+    two_stages,
+    with_live_weights,
+    without_weights,
+)
 
-FULL = 10_000
-STICKY: dict[str, Any] = {"header": "X-Tenant-ID"}
-HALF_PER_CENT = [{"name": "some", "weight": "0.5%", "hold": "1h"}, {"name": "all", "weight": "100%", "hold": "1h"}]
-COHORT = {"header": "X-Cohort", "values": ["internal"]}
-WITH_COHORT = [
-    {"name": "some", "weight": "5%", "hold": "1h", "cohort": COHORT},
-    {"name": "all", "weight": "100%", "hold": "1h"},
-]
-Lists = Callable[[Manifest], list[list[Manifest]]]
+HALF_PER_CENT = two_stages("0.5%")
+WITH_COHORT = two_stages(header="X-Cohort", values=["internal"])
 
 
 def pair(make: Callable[[str], Manifest], share: int, *, whole: int = FULL, unsaid: bool = True) -> list[Manifest]:
@@ -80,14 +87,7 @@ def contour_share(services: list[Manifest]) -> float:
 
 
 def contour_status(obj: Manifest) -> Manifest:
-    valid = {
-        "type": "Valid",
-        "status": "True",
-        "reason": "Valid",
-        "message": "Valid HTTPProxy",
-        "observedGeneration": obj["metadata"]["generation"],
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }
+    valid = condition("Valid", obj, "Valid HTTPProxy")
     return {"currentStatus": "valid", "description": "Valid HTTPProxy", "conditions": [valid]}
 
 
@@ -172,21 +172,6 @@ def adapter(
     also: tuple[Refused, ...] = (),
     **more: Any,
 ) -> Adapter:
-    def blank(obj: Manifest) -> Manifest:
-        kept: Manifest = deepcopy({"spec": obj["spec"]})
-        for backends in lists(kept):
-            for one in backends:
-                one.pop("weight", None)
-        return kept["spec"]
-
-    def keep(wanted: Manifest, live: Manifest) -> Manifest:
-        kept = deepcopy(wanted)
-        for backends, there in zip(lists(kept), lists(live), strict=True):
-            for one, other in zip(backends, there, strict=True):
-                one.pop("weight", None)
-                one.update({"weight": other["weight"]} if "weight" in other else {})
-        return kept
-
     def alone(without: str) -> Manifest:
         changed = deepcopy(git(0))
         for backends in lists(changed):
@@ -210,8 +195,8 @@ def adapter(
         traffic=traffic,
         git=git,
         share=lambda obj: max(share(backends) for backends in lists(obj)),
-        blank=blank,
-        keep=keep,
+        blank=without_weights(lists),
+        keep=with_live_weights(lists),
         refused=refused,
         **more,
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lag import Lag
 from live_operator import deployment
 from route_adapters import CANARY, ROLLOUT, STABLE, Adapter, http_service
 from route_bench import SPEC
@@ -18,7 +19,7 @@ WANTED = 500
 EVERY = 1.0
 """Seconds from one sync to the next."""
 TIMES = 4
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 Manifest = dict[str, Any]
 
@@ -42,6 +43,8 @@ class Round:
     ends: float
     held_up: float
     """The longest time for which the machine kept this process (and so likely the operator) from running, seconds."""
+    asked: float
+    """The longest time that the API server took to answer a simple question meanwhile, seconds."""
 
     @property
     def ours(self) -> list[tuple[Version, Version]]:
@@ -68,27 +71,6 @@ class Round:
             above = version.share > WANTED + 1e-6
             since = (since or version.at) if above else None
         return longest
-
-
-class Lag:
-    """Measures how late this process wakes up."""
-
-    STEP = 0.02
-
-    def __init__(self) -> None:
-        self._longest = 0.0
-        self._task = asyncio.create_task(self._measure())
-
-    async def _measure(self) -> None:
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(self.STEP)
-            self._longest = max(self._longest, time.monotonic() - began - self.STEP)
-
-    async def longest(self) -> float:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        return self._longest
 
 
 @dataclass
@@ -197,7 +179,11 @@ class Contest:
     async def sync(self, name: str, share: int | None, *, force: bool) -> None:
         """Apply a manifest every second; ``share`` of the canary in it, ``None``: the live one's (ignore rules)."""
         began, version = len(self.versions), self.versions[-1:]
-        lag = Lag()
+        name_of = self.adapter.name_of
+        lag, asking = (
+            Lag(),
+            Lag(lambda: self.client.get(self.adapter.resource, self.namespace, name_of), every=0.1),
+        )
         for number in range(TIMES):
             if number:
                 await asyncio.sleep(EVERY)
@@ -210,7 +196,8 @@ class Contest:
                 self.foreign.add(answer["metadata"]["resourceVersion"])
         await asyncio.sleep(EVERY)
         seen = version + self.versions[began:]
-        self.rounds[name] = Round(seen, self.foreign, self.reported, time.monotonic(), await lag.longest())
+        held_up, asked = await lag.longest(), await asking.longest()
+        self.rounds[name] = Round(seen, self.foreign, self.reported, time.monotonic(), held_up, asked)
 
     async def _forced(self, manifest: Manifest) -> Object:
         """Server-side apply with force, as Argo CD and Flux do it."""
@@ -231,7 +218,12 @@ class Contest:
         """Until the wanted weight is there again and counts."""
         await self._until(lambda: self.versions[-1].share == WANTED and self._says("Holding 5%"))
 
-    async def told(self) -> list[str]:
-        """Reasons of the Events so far."""
-        found, _ = await self.client.list_all(EVENTS, self.namespace)
-        return [event["reason"] for event in found if event.get("regarding", {}).get("name") == ROLLOUT]
+    async def told(self, reason: str) -> list[str]:
+        """Reasons of the Events so far, at the latest when there is one with this reason: Events are sent in their own time."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found, _ = await self.client.list_all(EVENTS, self.namespace)
+            reasons = [event["reason"] for event in found if event.get("regarding", {}).get("name") == ROLLOUT]
+            if reason in reasons or time.monotonic() > deadline:
+                return reasons
+            await asyncio.sleep(0.2)

@@ -53,7 +53,7 @@ async def play(contest: Contest, stage: asyncio.Semaphore) -> None:
         await contest.back()
         await contest.sync("lower, forced", 0, force=True)
         await contest.back()
-        contest.events = await contest.told()
+        contest.events = await contest.told("RouteContested")
 
 
 @pytest.fixture(params=[adapter.name for adapter in ADAPTERS])
@@ -69,10 +69,12 @@ async def test_a_higher_weight_is_corrected_within_a_second(contest: Contest):
         assert any(version.share > 500 for version in round_.versions), f"{name}: nobody wrote a higher weight"
         told(
             f"{contest.adapter.name}, {name}: above the weight for {round_.longest_above:.3f} s at the longest, on a machine "
-            f"that holds a process up for {round_.held_up:.3f} s"
+            f"that holds a process up for {round_.held_up:.3f} s and answers within {round_.asked:.3f} s"
         )
-        # A write passes through four processes, each of which a busy machine holds up.
-        assert round_.longest_above < 1.0 + 4 * round_.held_up, f"{name}: {round_.versions}"
+        # A write passes through four processes, each of which a busy machine holds up. One that mostly sleeps is woken in
+        # time even where one that works gets nowhere: so how long the API server takes to answer counts as well.
+        slow = max(round_.held_up, round_.asked)
+        assert round_.longest_above < 1.0 + 4 * slow, f"{name}: {round_.versions}"
 
 
 async def test_there_are_at_most_two_writes_of_ours_for_one_of_theirs(contest: Contest):
@@ -87,10 +89,12 @@ async def test_there_are_at_most_two_writes_of_ours_for_one_of_theirs(contest: C
 async def test_a_lower_weight_is_raised_again_no_faster_than_once_a_second(contest: Contest):
     round_ = contest.rounds["lower, forced"]
     assert any(version.share == 0 for version in round_.versions)
+    # Times are those at which a watch showed it, which a busy machine tells late.
+    late = 4 * round_.held_up
     for earlier, later in pairwise(round_.raises):
-        assert later - earlier >= 1.0, round_.raises
+        assert later - earlier >= 1.0 - late, round_.raises
     lowered = next(version.at for version in round_.versions if version.share == 0)
-    assert all(at - lowered >= 0.9 for at in round_.raises)
+    assert all(at - lowered >= 0.9 - late for at in round_.raises)
 
 
 async def test_a_contest_stops_the_stages_clock_and_is_told(contest: Contest):

@@ -160,7 +160,12 @@ AGENT_ROWS: Final = (
     Row("canary_agent_applied_total", "counter", (), "Documents brought to the proxy and proved."),
     Row("canary_agent_reloads_total", "counter", (), "Times nginx was told to load a new configuration."),
     Row("canary_agent_failures_total", "counter", ("action",), "What went wrong: read, load, renew."),
-    Row("canary_agent_retries_total", "counter", ("action",), "Repeated calls to the API server: lease, watch."),
+    Row(
+        "canary_agent_retries_total",
+        "counter",
+        ("action",),
+        "Repeated calls: lease and watch (API server), control (a read-back that nginx did not answer in time).",
+    ),
     Row("canary_agent_weight_ratio", "gauge", (), "Share of the canary that the proxy is proved to serve, 0 to 1."),
     Row("canary_agent_lease_expires_seconds", "gauge", (), "POSIX time until which a weight below 100 % is served."),
     Row("canary_agent_malformed_lines_total", "counter", (), "Lines of nginx's log that do not parse."),

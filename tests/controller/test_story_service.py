@@ -7,6 +7,7 @@ from fake_api.rows import Event
 from operator_world import SHOP, World
 from virtual_time import EPOCH, now
 
+from canary_rollout.controller.gather import FIRST_ENDPOINTS
 from canary_rollout.kube.port import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICES
 from canary_rollout.model.units import format_instant
 
@@ -155,3 +156,36 @@ async def test_pods_that_crash_while_they_are_made_halt_the_rollout():
         assert world.asked() == (20, 0)
         await asyncio.sleep(60)
         assert world.asked() == (20, 0)
+
+
+def slice_of_canary(ready):
+    endpoint = {"addresses": ["10.244.0.7"], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": "c"}}
+    metadata = {"name": "checkout-canary-1", "labels": {"kubernetes.io/service-name": "checkout-canary"}}
+    found = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4"}
+    return {**found, "endpoints": [endpoint] if ready else [], "ports": []}
+
+
+async def test_endpoints_that_come_a_while_after_the_first_ready_pod_are_waited_for():
+    """With a Service of its own the canary has an EndpointSlice without endpoints at weight 0."""
+    world = await ByPods().build()
+    await world.user.create(ENDPOINT_SLICES, SHOP, slice_of_canary(ready=False))
+    async with world.run():
+        await world.rest("Idle")
+        await world.release()
+        await world.until(lambda: world.ready("checkout-canary"))
+        await asyncio.sleep(FIRST_ENDPOINTS - 3)
+        await world.user.merge_patch(ENDPOINT_SLICES, SHOP, "checkout-canary-1", slice_of_canary(ready=True))
+        await world.reach("all")
+        assert "Halted" not in world.told.reasons()
+
+
+async def test_first_endpoints_that_never_come_roll_back():
+    world = await ByPods().build()
+    await world.user.create(ENDPOINT_SLICES, SHOP, slice_of_canary(ready=False))
+    async with world.run():
+        await world.rest("Idle")
+        await world.release()
+        began = await world.until(lambda: world.ready("checkout-canary"))
+        await world.rest("RolledBack", 120)
+        assert now() - began < FIRST_ENDPOINTS + 45
+        assert "Service checkout-canary has no ready endpoint" in world.status["message"]

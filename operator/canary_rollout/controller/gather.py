@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from canary_rollout.controller.memory import Contest, Memory, Pods
 from canary_rollout.controller.queue import Key
@@ -34,6 +35,8 @@ from canary_rollout.workloads.view import (
     version_view,
 )
 
+FIRST_ENDPOINTS: Final = 15.0
+"""Seconds that a Service's first ready endpoint may come after the first ready pod: another controller writes it."""
 _REASSERT_FIRST = 1.0
 _REASSERT_LONGEST = 60.0
 
@@ -77,7 +80,7 @@ class Gatherer:
         seen = version_view(canary, revision, canary_pods, serving_since, may_be_empty=made)
         return Observation(
             stable=version_view(stable, _revision(memory, spec, stable, labels), (), None, may_be_empty=can.scales),
-            canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen)),
+            canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen, memory)),
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
@@ -110,11 +113,24 @@ class Gatherer:
             known = memory.pods[place] = Pods(version, tuple(one["spec"]["template"] for one in own))
         return any(is_it(template) for template in known.items)
 
-    def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView) -> str:
-        """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them."""
+    def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView, memory: Memory) -> str:
+        """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them.
+
+        Endpoints that were there and are gone count at once. First ones come a moment after the pods are ready (another
+        controller writes them), so those are waited for.
+        """
         service = spec.workload.canary.service
         slices = self.cache.select(ENDPOINT_SLICES, namespace, {SERVICE_NAME_LABEL: service})
-        if not slices or canary.available == 0 or any(_has_ready(endpoint_slice) for endpoint_slice in slices):
+        if not slices or canary.available == 0:
+            memory.reached, memory.unreached_since = False, None
+            return ""
+        if any(_has_ready(endpoint_slice) for endpoint_slice in slices):
+            memory.reached, memory.unreached_since = True, None
+            return ""
+        now = self.clock.now()
+        if memory.unreached_since is None:
+            memory.unreached_since = now
+        if not memory.reached and now - memory.unreached_since < FIRST_ENDPOINTS:
             return ""
         return f"Service {service} has no ready endpoint although {canary.available} pods are ready; mend its selector"
 

@@ -104,6 +104,8 @@ class Memory:
         contest: who interferes with the route.
         unreadable: what is wrong with annotations that look like commands and are none.
         told: those of them that have been told.
+        reached: whether the canary's Service has listed a ready endpoint since there are ready pods.
+        unreached_since: POSIX seconds since when it lists none although there are.
         failing: the kind of error that looks at it are said to fail with; empty while none is said.
     """
 
@@ -133,6 +135,8 @@ class Memory:
     contest: Contest = field(default_factory=Contest)
     unreadable: frozenset[str] = frozenset()
     told: frozenset[str] = frozenset()
+    reached: bool = False
+    unreached_since: float | None = None
     failing: str = ""
 
     def read(self, rollout: Object) -> None:

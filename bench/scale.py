@@ -1,6 +1,8 @@
 """N active rollouts on a real API server: what one operator costs, and how fast all of them come down.
 
-`python bench/scale.py --rollouts 500 [--minutes 10] [--json FILE]`. The operator is the real process under its own
+`python bench/scale.py --rollouts 500 [--minutes 10] [--plain] [--json FILE]`. What runs is what somebody gets who installs it: the
+comparison is on and the standard halt rules count (two of them changed). `--plain` switches both off and leaves two thresholds.
+The operator is the real process under its own
 ServiceAccount and the RBAC of manifests/; calls are counted by the API server's audit log. What is on paper is said in
 scale_parts.py. Every rollout is held at a stage with 10 s checks.
 """
@@ -10,6 +12,7 @@ import asyncio
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,10 +43,12 @@ ACCOUNT = f"system:serviceaccount:{SYSTEM}:canary-rollout-operator"
 AT_ONCE = 24
 RELEASED_AT_ONCE = 100
 TICKS = os.sysconf("SC_CLK_TCK")
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""The operator runs from compiled files, as in its image."""
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 
 
-def objects(count: int, per_namespace: int, url: str) -> list[tuple[Resource, str, dict]]:
+def objects(count: int, per_namespace: int, url: str, *, plain: bool) -> list[tuple[Resource, str, dict]]:
     """Everything the rollouts refer to, and the rollouts."""
     made: list[tuple[Resource, str, dict]] = []
     for number in range(count):
@@ -64,7 +69,7 @@ def objects(count: int, per_namespace: int, url: str) -> list[tuple[Resource, st
         slice_ = _object(ENDPOINT_SLICES, proxy, addressType="IPv4", endpoints=[endpoint], ports=[{"port": 8080}])
         slice_["metadata"]["labels"] = {"kubernetes.io/service-name": proxy}
         made.append((ENDPOINT_SLICES, namespace, slice_))
-        made.append((CANARY_ROLLOUTS, namespace, _rollout(name, proxy, url)))
+        made.append((CANARY_ROLLOUTS, namespace, _rollout(name, proxy, url, plain=plain)))
     return made
 
 
@@ -77,7 +82,7 @@ def _service(name: str) -> dict:
     return _object(SERVICES, name, spec={"ports": [{"name": "http", "port": 80, "targetPort": 8080}]})
 
 
-def _rollout(name: str, proxy: str, url: str) -> dict:
+def _rollout(name: str, proxy: str, url: str, *, plain: bool) -> dict:
     stages = [{"name": "held", "weight": "5%", "hold": "10h"}, {"name": "all", "weight": "100%", "hold": "1h"}]
     rules = [
         {"name": "error-rate", "preset": "error-rate", "above": "1%", "for": "0s", "action": "Rollback"},
@@ -95,6 +100,7 @@ def _rollout(name: str, proxy: str, url: str) -> dict:
             "metrics": {"prometheus": url, "interval": "10s", "window": "1m"},
             "stages": stages,
             "haltRules": rules,
+            **({"defaultHaltRules": False, "analysis": {"enabled": False}} if plain else {}),
         },
     )
 
@@ -115,10 +121,18 @@ def say(text: str) -> None:
 
 
 class Usage:
-    """CPU seconds and resident memory of a process."""
+    """CPU seconds and resident memory of a process; ends the benchmark when the process has ended."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._pid = process.pid
+        self._process = process
+
+    def check(self) -> None:
+        """The operator gives up its Lease rather than hold it for longer than it may: exit code 3."""
+        if self._process.returncode is not None:
+            raise SystemExit(
+                f"the operator has ended with exit code {self._process.returncode}; --log FILE keeps its log"
+            )
 
     def cpu(self) -> float:
         fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
@@ -169,7 +183,7 @@ async def prepare(controlplane: ControlPlane, admin: Client, arguments: argparse
         raise SystemExit("the manifests could not be applied")
     names = [f"team-{number:03d}" for number in range((arguments.rollouts - 1) // arguments.per_namespace + 1)]
     await in_parallel([admin.create(NAMESPACES, None, _object(NAMESPACES, name)) for name in names])
-    made = objects(arguments.rollouts, arguments.per_namespace, url)
+    made = objects(arguments.rollouts, arguments.per_namespace, url, plain=arguments.plain)
     await asyncio.sleep(2.0)  # the CRD's storage comes up
     await in_parallel([admin.create(resource, namespace, body) for resource, namespace, body in made])
     async with controlplane.client() as local:
@@ -181,10 +195,28 @@ async def prepare(controlplane: ControlPlane, admin: Client, arguments: argparse
     return controlplane.kubeconfig(controlplane.directory / "operator.kubeconfig", token=token)
 
 
-async def until(proxies: PaperProxies, weight: int, count: int, within: float) -> None:
+def gauge(port: int, name: str) -> float:
+    """One value of the operator's /metrics."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
+    found = re.search(rf"^{name} ([0-9.e+-]+)$", text, re.MULTILINE)
+    return float(found[1]) if found else float("nan")
+
+
+def imports_alone() -> float:
+    """Megabytes of a process that has done nothing but import the operator."""
+    code = (
+        "import canary_rollout.controller.lean as lean; lean.leave_out(); import canary_rollout.controller.main;"
+        "print(open('/proc/self/statm').read().split()[1])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    return round(int(found.stdout) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+async def until(proxies: PaperProxies, usage: Usage, weight: int, count: int, within: float) -> None:
     """Until every proxy was told ``weight``."""
     end, shown = time.monotonic() + within, time.monotonic()
     while sum(told == weight for told in proxies.weights.values()) < count:
+        usage.check()
         if time.monotonic() > end:
             reached = sum(told == weight for told in proxies.weights.values())
             raise SystemExit(f"only {reached} of {count} rollouts reached {weight} basis points within {within:.0f} s")
@@ -230,34 +262,38 @@ async def measure(
         os.environ.get("BENCH_LOG_LEVEL", "warning"),
         stdout=log,
         stderr=log,
+        env=ENVIRONMENT,
     )
     try:
-        usage = Usage(operator.pid)
+        usage = Usage(operator)
         began = time.monotonic()
-        await until(proxies, 0, count, 900)
+        await until(proxies, usage, 0, count, 1800)
         say(f"all at rest after {time.monotonic() - began:.0f} s; releasing a new version everywhere")
+        at_rest = round(usage.resident(), 1)
         began = time.monotonic()
         names = [(f"team-{number // arguments.per_namespace:03d}", f"app-{number:05d}") for number in range(count)]
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "app:v2"}]
         for begin in range(0, count, RELEASED_AT_ONCE):  # everything at once is a test of the API server
             part = names[begin : begin + RELEASED_AT_ONCE]
             await in_parallel([admin.json_patch(DEPLOYMENTS, space, f"{name}-canary", image) for space, name in part])
-            await until(proxies, 500, min(count, begin + RELEASED_AT_ONCE), 600)
+            await until(proxies, usage, 500, min(count, begin + RELEASED_AT_ONCE), 900)
         say(f"all held at 5 % after {time.monotonic() - began:.0f} s")
         sets, _ = await admin.list_all(REPLICA_SETS)
         prometheus.begin([(item["metadata"]["namespace"], item["metadata"]["name"]) for item in sets])
         await asyncio.sleep(25.0)  # the first evaluations, and the status writes that follow from them
         result = await held(arguments, controlplane, prometheus, usage, port)
+        result["resident at rest, MB"], result["imports alone, MB"] = at_rest, imports_alone()
         say("every canary turns bad")
         turned = time.monotonic()
         prometheus.turn_bad()
-        await until(proxies, 0, count, 600)
+        await until(proxies, usage, 0, count, 900)
         lasts = sorted(at - turned for at in proxies.at.values())
         result["seconds to weight 0, median"] = round(lasts[len(lasts) // 2], 2)
         result["seconds to weight 0, last"] = round(lasts[-1], 2)
         return result
     finally:
-        operator.terminate()
+        if operator.returncode is None:
+            operator.terminate()
         await operator.wait()
         for task in background:
             task.cancel()
@@ -279,6 +315,7 @@ async def held(
     lateness = histogram(port, "canary_rollout_queue_lateness_seconds", "evaluate")
     say(f"measuring for {seconds:.0f} s")
     await asyncio.sleep(seconds)
+    usage.check()
     took, used, asked = time.monotonic() - began, usage.cpu() - cpu, prometheus.queries - queries
     after = histogram(port, "canary_rollout_queue_lateness_seconds", "evaluate")
     calls = controlplane.count_calls(ACCOUNT, offset=offset)
@@ -293,6 +330,8 @@ async def held(
         kinds[group] = kinds.get(group, 0) + number
     return {
         "rollouts": count,
+        "product": "two thresholds alone" if arguments.plain else "as installed: comparison and standard halt rules",
+        "load average of the machine": [round(load, 1) for load in os.getloadavg()],
         "seconds measured": round(took, 1),
         "checks made": int(checks),
         "checks wanted": int(count * took / 10),
@@ -302,6 +341,7 @@ async def held(
         "queries per sub-tick of 1 s": round(asked / took, 2),
         "lateness of checks p50, s (bucket)": quantile(lateness, after, 0.5),
         "lateness of checks p99, s (bucket)": quantile(lateness, after, 0.99),
+        "event loop late by at most, s": round(gauge(port, "canary_rollout_loop_lag_seconds"), 3),
         "API calls by kind": dict(sorted(kinds.items())),
     }
 
@@ -311,6 +351,7 @@ async def main() -> None:
     parser.add_argument("--rollouts", type=int, default=500)
     parser.add_argument("--per-namespace", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--plain", action="store_true", help="no comparison, no standard halt rules: two thresholds")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--log", type=Path, help="keep what the operator logged")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from canary_rollout.analysis.readings import (
 from canary_rollout.model.presets import TRAFFIC_SHARE
 from canary_rollout.model.spec import BaselineFrom, Gate, HaltRule, Metrics
 
-_MOST: Final = 8192
+_MOST: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,21 @@ class Asked:
     name: str
 
 
-_known: Final[dict[tuple[int, int], tuple[HaltRule | Gate, Metrics, Asked]]] = {}
-"""By identity of both, which are kept alive by being in here."""
+_known: Final[dict[tuple[int, float, str], tuple[HaltRule | Gate, Asked]]] = {}
+"""By identity of the rule or gate, which is kept alive by being in here, and what counts of the metrics: so the standard rules
+are worked out once for everybody."""
 
 
 def asked_by(measure: HaltRule | Gate, metrics: Metrics) -> Asked:
     """Return what a rule or gate asks."""
-    known = _known.get((id(measure), id(metrics)))
+    key = (id(measure), metrics.window, metrics.source)
+    known = _known.get(key)
     if known is not None:
-        return known[2]
+        return known[1]
     if len(_known) >= _MOST:
         _known.clear()
     asked = _worked_out(measure, metrics)
-    _known[id(measure), id(metrics)] = (measure, metrics, asked)
+    _known[key] = (measure, asked)
     return asked
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from canary_rollout.analysis.asked import Asked, asked_by
@@ -69,6 +70,13 @@ class Scene:
         return self.spec.traffic.sticky is None and not with_members
 
 
+@lru_cache(1024)
+def never_had(preset: str) -> Finding:
+    """What is said of a rule whose series the app never had; the very same each time."""
+    text = f"inactive, this app has never had the series of {preset}"
+    return Finding(None, Lack.NOT_APPLICABLE, text, inactive=True)
+
+
 class Judge:
     """Judges the rules and gates of one rollout against one set of samples."""
 
@@ -77,6 +85,8 @@ class Judge:
         self._metrics = scene.spec.metrics
         self._samples = scene.samples
         self._evidence = scene.evidence
+        self._measure: HaltRule | Gate | None = None
+        self._its: Asked | None = None
 
     def find(self, measure: HaltRule | Gate, *, muted: bool = False) -> Finding:
         """Return what a rule or gate says. The checks run in this order, the first that objects answers.
@@ -85,7 +95,7 @@ class Judge:
             measure: the rule or gate.
             muted: of an alert: whether it fired when somebody resumed.
         """
-        asked = asked_by(measure, self._metrics)
+        asked = self._asked(measure)
         if self._scene.age > self._scene.longest_age:
             return nothing(Lack.NO_DATA, f"the latest samples are {self._scene.age:.0f} s old")
         if special := self._special(measure, asked, muted=muted):
@@ -124,17 +134,18 @@ class Judge:
 
     def _outage(self, measure: HaltRule | Gate) -> Finding | None:
         """Nothing came back that says anything about the app."""
-        readings = [self._reading(measure)]
-        if self._needs_requests(measure):
-            readings.append(self._count(measure).canary)
-        return next((outage(reading) for reading in readings if reading.kind in OUTAGES), None)
+        reading = self._reading(measure)
+        if reading.kind in OUTAGES:
+            return outage(reading)
+        if self._needs_requests(measure) and (count := self._count(measure).canary).kind in OUTAGES:
+            return outage(count)
+        return None
 
     def _inactive(self, measure: HaltRule | Gate) -> Finding | None:
         """The app never had what a preset asks for: the rule is listed and asks nothing of anybody."""
         if measure.preset is None or self._reading(measure).value is not None or self._seen_anywhere(measure):
             return None
-        text = f"inactive, this app has never had the series of {measure.preset}"
-        return Finding(None, Lack.NOT_APPLICABLE, text, inactive=True)
+        return never_had(measure.preset)
 
     def _afresh(self, measure: HaltRule | Gate) -> Finding | None:
         """The window still holds requests from before the rule began afresh."""
@@ -291,7 +302,9 @@ class Judge:
     # -- look-ups ----------------------------------------------------------------------------------------------------
 
     def _asked(self, measure: HaltRule | Gate) -> Asked:
-        return asked_by(measure, self._metrics)
+        if self._its is None or self._measure is not measure:  # one after the other, and each is asked for many times
+            self._measure, self._its = measure, asked_by(measure, self._metrics)
+        return self._its
 
     def _needs_requests(self, measure: HaltRule | Gate) -> bool:
         """Before the first stage the canary cannot have had a request."""

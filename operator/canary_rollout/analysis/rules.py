@@ -94,6 +94,8 @@ class _Judged:
         finding = self._judge.find(rule, muted=muted)
         if muted and finding.breached is not False:
             self.muted |= {asked.name}
+        if finding.inactive and asked.name not in self._before.breaches:
+            return _inactive(rule, finding)
         breach = self._lasting(rule, self._before.breaches.get(asked.name), finding, of_breach=True)
         if self._scene.alone and asked.with_now:
             breach = None  # nothing is left to compare with, so the question is no longer open
@@ -151,6 +153,23 @@ def _rule_verdict(rule: HaltRule, finding: Finding, breach: Breach | None) -> Ve
         return _verdict(rule, rule.name, finding, Outcome.FAIL, None, since, f"{text}{held}")
     fails_at = clock(breach.judged_at + rest)
     return _verdict(rule, rule.name, finding, Outcome.NONE, Lack.NOT_ENOUGH, since, f"{text}, fails at {fails_at}")
+
+
+_silent: Final[dict[tuple[int, int], tuple[HaltRule, Finding, Verdict]]] = {}
+"""Most standard rules are inactive for most apps, at every tick: by identity, which being in here keeps from being reused."""
+_MOST_SILENT: Final = 32_768
+
+
+def _inactive(rule: HaltRule, finding: Finding) -> Verdict:
+    """The verdict of a rule that does not apply, worked out once."""
+    key = (id(rule), id(finding))
+    if (known := _silent.get(key)) is not None:
+        return known[2]
+    if len(_silent) >= _MOST_SILENT:
+        _silent.clear()
+    verdict = _rule_verdict(rule, finding, None)
+    _silent[key] = (rule, finding, verdict)
+    return verdict
 
 
 def _gate_verdict(gate: Gate, finding: Finding, held: Breach | None) -> Verdict:

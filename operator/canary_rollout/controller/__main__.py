@@ -1,5 +1,5 @@
 """``python -m canary_rollout.controller``."""
 
-from canary_rollout.controller.main import main
+from canary_rollout.controller.lean import main
 
 main()

@@ -16,6 +16,7 @@ from canary_rollout.controller.comparing import Running
 from canary_rollout.kube.port import Object
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.effective import resolve
+from canary_rollout.model.shared import share_field_sets
 from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule, Stage
 from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
 
@@ -148,6 +149,7 @@ class Memory:
         version = rollout["metadata"].get("resourceVersion", "")
         if version != self.status_version:
             self.status = _status_of(rollout)
+            share_field_sets(self.status)
             self.status_version = version
             if self.latched is not None and _persisted(self.latched, self.status.rollout):
                 self.latched = None
@@ -163,6 +165,7 @@ class Memory:
             # The last valid one stays: what serves by it is still watched, and taken back when it does harm.
             self.spec_error = explain_validation_error(error)
             return
+        share_field_sets(self.written)
         self.sets_as_of = None
         # Until the sets are looked up, those of the last time stand in.
         effective = resolve(self.written, lambda _: "it is not read yet", self.taken)

@@ -51,6 +51,16 @@ _READ: Final[dict[Resource, dict[str, frozenset[str]]]] = {
 }
 """Of these kinds, only these fields of these parts are read; parts that are not named are kept whole."""
 
+_CONTAINER: Final = frozenset({"name", "restartCount", "state", "lastState"})
+_ENTRIES: Final = {
+    "conditions": frozenset({"type", "status", "lastTransitionTime"}),
+    "containerStatuses": _CONTAINER,
+    "initContainerStatuses": _CONTAINER,
+}
+"""Of a pod's lists, only these fields of each entry."""
+_OF_POD: Final = frozenset({"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "ownerReferences"})
+"""Of a pod's metadata; whose it is was told by its labels before."""
+
 THINNED: Final = frozenset({CANARY_ROLLOUTS, *_READ})
 """Kinds no router writes: nobody asks who wrote them last."""
 
@@ -67,14 +77,26 @@ def compact(resource: Resource, obj: Object, *, whole: bool = False) -> Object:
     kept: Object = {}
     for key, value in obj.items():
         if key == "metadata":
-            kept["metadata"] = _metadata(value, whole=whole)
+            kept["metadata"] = _of_pod(value) if resource == PODS else _metadata(value, whole=whole)
         elif key in read:
             fields = read[key]
             if fields and value:
-                kept[key] = {intern(name): _shared(part) for name, part in value.items() if name in fields}
+                kept[key] = {
+                    intern(name): _shared(_thin(resource, name, part)) for name, part in value.items() if name in fields
+                }
         else:
             kept[intern(key)] = _shared(value)
     return kept
+
+
+def _of_pod(metadata: Object) -> Object:
+    return {intern(key): _shared(value) for key, value in metadata.items() if key in _OF_POD}
+
+
+def _thin(resource: Resource, name: str, part: Any) -> Any:
+    if resource != PODS or name not in _ENTRIES or not isinstance(part, list):
+        return part
+    return [{field: value for field, value in entry.items() if field in _ENTRIES[name]} for entry in part]
 
 
 def _metadata(metadata: Object, *, whole: bool) -> Object:

@@ -60,7 +60,8 @@ def locate(request: MetricRequest) -> Iterator[Lookup]:
     """Yield where a rollout's values are found, one look-up per measure."""
     for key in sorted(request.measures):
         if key.alerts:
-            yield Lookup(key, _firing(key, request), _firing(key, request))
+            firing = _firing(key, request)
+            yield Lookup(key, firing, firing)
         elif key.own:
             yield _own(key, key.what, request)
         else:
@@ -181,7 +182,7 @@ def _configured(
     names, namespace = presets.of.labels, request.namespace
     if by == "pod":
         (replica_set,) = arm.replica_sets
-        return (names.namespace, ARM_LABEL), ((namespace, arm_value(replica_set)),)
+        return (names.namespace, ARM_LABEL), _by_replica_set(namespace, replica_set)
     if by == "service":
         return (names.namespace, names.service), ((namespace, arm.service),)
     # Values such as `v2` are used by other apps of the namespace as well, so series that also have a `service` label must
@@ -194,6 +195,12 @@ def _configured(
     other = request.stable.service if version == "canary" else request.canary.service
     services = (arm.service, other, "")
     return (names.namespace, names.service, label), tuple((namespace, service, value) for service in services)
+
+
+@lru_cache(256)
+def _by_replica_set(namespace: str, replica_set: str) -> tuple[ArmKey, ...]:
+    """The same object for all measures of a version: there are dozens of them, of every rollout."""
+    return ((namespace, arm_value(replica_set)),)
 
 
 def _by_identity(
@@ -241,7 +248,13 @@ def _shape(
 ) -> Shape:
     status = request.status_label if _takes_status(presets, measure) else ""
     everybody = weighted_only and bool(presets.of.everybody)
-    return Shape(presets, measure, window, labels, status, everybody, request.phase)
+    return _once(Shape(presets, measure, window, labels, status, everybody, request.phase))
+
+
+@lru_cache(4096)
+def _once(shape: Shape) -> Shape:
+    """The same object for everybody who asks alike."""
+    return shape
 
 
 @lru_cache(1024)

@@ -43,11 +43,11 @@ def serving_pods(slices: Iterable[Object]) -> set[str]:
     return pods
 
 
-def _missing(document: RouteDocument, ack: Ack | None, now: float) -> tuple[str, float]:
+def _missing(document: RouteDocument, identity: str, ack: Ack | None, now: float) -> tuple[str, float]:
     """Why one proxy does not serve the document (empty: it does) and since when it does."""
     if ack is None:
         return "has no agent that reports", 0.0
-    if ack.applied != document.identity:
+    if ack.applied != identity:
         if document.weight == document.mirror == 0 and ack.lapses() and now > ack.expires + CLOCK_MARGIN:
             return "", ack.expires
         return (f"refused it: {ack.error}" if ack.error else f"still serves {ack.applied or 'nothing'}"), 0.0
@@ -64,7 +64,8 @@ def confirm(
     mode = " and ".join(modes)
     if not pods:
         return Confirmation(confirmed=False, at=None, pending=f"no {kind} pod is ready yet", mode=mode)
-    answers = {pod: _missing(document, acks.get(pod), now) for pod in sorted(pods)}
+    identity = document.identity
+    answers = {pod: _missing(document, identity, acks.get(pod), now) for pod in sorted(pods)}
     if waiting := [f"{pod} {why}" for pod, (why, _) in answers.items() if why]:
         more = f" (and {len(waiting) - 3} more)" if len(waiting) > 3 else ""
         pending = f"waiting for {len(waiting)} of {len(pods)} {kind} pods: {'; '.join(waiting[:3])}{more}"

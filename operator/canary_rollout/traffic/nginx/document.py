@@ -7,7 +7,8 @@ while it says nothing, so that operator and agents of different versions agree o
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -167,12 +168,17 @@ def parse_edited(text: str) -> WeightsDocument:
 
 
 def parse_as(kind: type[DocumentType], text: str, key: str = WEIGHTS_KEY) -> DocumentType:
-    """Read a document of one kind; ``key`` names it in messages.
+    """Read a document of one kind; ``key`` names it in messages. Read once: it is asked for at every look at a route.
 
     Raises:
         ChecksumError: readable, but not as the operator wrote it.
         DocumentError: not readable.
     """
+    return cast("DocumentType", _parsed(kind, text, key))
+
+
+@lru_cache(8192)
+def _parsed(kind: type[RouteDocument], text: str, key: str) -> RouteDocument:
     try:
         raw = parse_json(text)
         if not isinstance(raw, dict):

@@ -37,7 +37,7 @@ class NginxRouter(AgentRouter[WeightsDocument]):
 
     def _check(self) -> None:
         tenant_variable(self._traffic.sticky)
-        render_config(self._proxy_config())
+        config_digest(self._proxy_config())  # what was rendered once is not rendered at every look
 
     def _proxy_config(self) -> ProxyConfig:
         context, services = self._context, self._context.spec.workload

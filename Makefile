@@ -37,7 +37,7 @@ demo: $(STAMP) ## A good and a bad release on real parts, on this machine (CONTE
 test: lint test-unit test-e2e coverage ## Everything: checks, unit and property tests, end-to-end stories, coverage
 
 test-fast: $(STAMP) ## Unit, property and shell tests without real services and without the thorough ones: under a minute
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q -n 2 --hypothesis-profile quick -m "$(FAST)"
 
 test-unit: $(STAMP)
 	@rm -f .coverage .coverage.*

@@ -31,6 +31,7 @@ def test_lines_become_counts_errors_and_latency():
     assert len([key for key in found if key[0] == "canary_bucket_requests_total"]) == 1, "members, and other orders"
 
 
+@pytest.mark.thorough
 def test_another_revision_begins_the_buckets_of_tenants_anew_and_they_stay_bounded():
     counter = RequestCounter()
     for revision in range(20):

@@ -71,6 +71,7 @@ def failed(said):
     return sorted({verdict.rule for verdicts in said for verdict in verdicts if verdict.outcome is Outcome.FAIL})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weight", [50, 500, 2500, 10_000])
 @pytest.mark.parametrize("rps", [50.0, 2000.0])
 def test_a_healthy_canary_is_like_the_past(rps, weight):

@@ -61,6 +61,7 @@ def test_the_comparison_takes_as_long_as_foretold(requests, share, rate):
     assert sum(time <= most + TICK for time in times) >= 19
 
 
+@pytest.mark.thorough
 def test_the_smallest_regression_of_a_stage_is_found_in_it_and_half_of_it_is_mostly_not():
     dice = np.random.default_rng(4)
     setting, hold = Setting(50, 0.05, 0.001, interval=TICK), 900.0

@@ -169,6 +169,7 @@ def reported(largest, message, words=None):
     return fitted(status)
 
 
+@pytest.mark.thorough
 def test_the_largest_status_fits(largest):
     _, _, assessment, evidence = largest
     assert len(assessment.rules) == MOST_RULES + 8

@@ -110,6 +110,7 @@ class Busy(Numbers):
         return tuple(self.counted(round(start + step * number, 3)) for number in range(round((end - start) / step) + 1))
 
 
+@pytest.mark.thorough
 async def test_fifteen_rollouts_that_replay_an_hour_leave_the_loop_to_others():
     processor = Processor()
     numbers, turns = Busy(processor), Turns(processor)

@@ -18,6 +18,7 @@ def fence(call):
     return ((call.body or {}).get("metadata") or {}).get("resourceVersion")
 
 
+@pytest.mark.thorough
 async def test_a_held_rollout_makes_no_call_but_checkpoints():
     world = await World(stages=LONG).build()
     async with world.run():

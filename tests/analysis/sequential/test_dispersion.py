@@ -124,6 +124,7 @@ def test_bursts_that_go_on_into_the_next_ticks_are_told_from_those_that_do_not(s
     assert [lasting(np.random.default_rng(seed), seconds, outages=outages) for seed in range(4)] == [expected] * 4
 
 
+@pytest.mark.thorough
 def test_independent_errors_do_not_last_however_many():
     assert not lasting(np.random.default_rng(5), 0.0, rate=0.02, size=1)
 

@@ -13,7 +13,7 @@ from analysis_peers import REFERENCE, RULES
 from analysis_run import OURS, Result, run
 from analysis_scenarios import HOUR, SCENARIOS
 
-from analysis import false_alarms, quantile, ratio, seconds, select, summary, upper
+from analysis import cost, false_alarms, quantile, ratio, seconds, select, summary, upper
 
 pytestmark = [pytest.mark.thorough]
 
@@ -94,11 +94,22 @@ def test_healthy_canaries_are_left_alone(name):
     assert [run(scenario, 7, number).rollbacks[OURS] for number in range(3)] == [None] * 3
 
 
-def test_the_cpu_of_every_evaluation_is_counted():
+def test_every_evaluation_is_counted_until_the_rollback():
     scenario = replace(SCENARIOS["latency-2000-25-same"], memory=1.0, stages=((2500, 1800.0),), history=HOUR)
-    result = run(scenario, 1)
-    assert result.ticks == 120
-    assert result.cpu > 0
+    assert run(scenario, 1).ticks == 120
+    broken = run(replace(SCENARIOS["new-broken-2000-25-100"], stages=((2500, 300.0),)), 1)
+    assert broken.rollbacks[OURS] == 15.0 * broken.ticks
+
+
+def test_cost_is_cpu_per_evaluation_and_short_rollouts_are_no_worst_ones():
+    results = [
+        Result("a", 1, 0, ticks=100, cpu=0.05, slowest=0.002),
+        Result("a", 1, 1, ticks=300, cpu=0.03, slowest=0.004),
+        Result("a", 1, 2, ticks=2, cpu=0.02, slowest=0.015),
+    ]
+    assert cost(results) == pytest.approx(
+        {"evaluations": 402, "meanMs": 100 / 402, "worstRolloutMs": 0.5, "worstMs": 15.0}
+    )
 
 
 def test_the_summary_is_what_the_tables_are_printed_from():
@@ -111,7 +122,8 @@ def test_the_summary_is_what_the_tables_are_printed_from():
     assert out["broken"]["broken-2000-25-100"][OURS]["found"] == 1
     assert out["healthy"]["independent-50"][OURS]["rollbacks"] == 0
     assert out["errorsServed"]["all broken"]["ofSums"] < 0.2
-    assert 0 < out["cost"]["meanMs"] < 100
+    assert out["cost"]["evaluations"] == sum(result.ticks for group in results.values() for result in group)
+    assert results["independent-50"][0].ticks == 20
 
 
 def test_the_command_prints_tables_and_emits_replay_lines():

@@ -95,6 +95,7 @@ class Minutes:
     def take(self, minute: int, pods: Iterable[PodCounts], edges: Iterable[float] | None) -> None:
         """Count a minute's requests of all pods; ``edges`` (seconds): whose slow ones, ``None`` for all."""
         requests = errors = 0.0
+        slow: dict[float, list[float]] = {}
         for pod in pods:
             if pod.pod.startswith(TENANT_BUCKET):
                 continue
@@ -104,7 +105,11 @@ class Minutes:
             for edge in pod.slow if edges is None else edges:
                 late = pod.slow.get(edge)
                 if late is not None:
-                    _add(self.slow.setdefault(edge, deque(maxlen=WINDOW)), minute, timed, late)
+                    counts = slow.setdefault(edge, [0.0, 0.0])
+                    counts[0] += timed
+                    counts[1] += late
+        for edge, (timed, late) in slow.items():
+            _add(self.slow.setdefault(edge, deque(maxlen=WINDOW)), minute, timed, late)
         _add(self.counts, minute, requests, errors)
 
     def take_gauges(self, minute: int, gauges: Mapping[str, Mapping[str, float]]) -> None:

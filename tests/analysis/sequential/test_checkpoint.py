@@ -29,27 +29,36 @@ def timed(pod: PodCounts, rng) -> PodCounts:
 
 
 def world(rng, service: Arms, count: int, first: int = 1):
-    """Ticks with buckets, lost scrapes (the next one covers two ticks), silence and a change of weight."""
+    """Ticks with buckets, lost scrapes (the next one covers two ticks), silence and a change of weight.
+
+    A canary pod that is missed is reckoned with what it had, as the tracker does.
+    """
     missed: dict[str, PodCounts] = {}
     for tick in service.ticks(rng, count, first):
         if rng.random() < 0.03:
             yield Tick(tick.at, tick.weight, complete=bool(rng.random() < 0.5))
             continue
-        arms = []
+        arms, absent = [], 0.0
         for arm in (tick.canary, tick.stable):
             pods = []
             for pod in arm:
                 if rng.random() < 0.08:
                     missed[pod.pod] = pod
+                    absent += 100.0 if arm is tick.canary else 0.0
                     continue
                 before = missed.pop(pod.pod, None)
                 if before is not None:
                     pod = replace(  # noqa: PLW2901
-                        pod, requests=pod.requests + before.requests, errors=pod.errors + before.errors, span=2
+                        pod,
+                        requests=pod.requests + before.requests,
+                        errors=pod.errors + before.errors,
+                        span=2,
+                        reckoned=100.0 if arm is tick.canary else 0.0,
                     )
                 pods.append(timed(replace(pod, scraped_at=tick.at - 15 * rng.random()), rng))
             arms.append(tuple(pods))
-        yield replace(tick, canary=arms[0], stable=arms[1], weight=tick.weight if tick.at < 1000 else 2500)
+        weight = tick.weight if tick.at < 1000 else 2500
+        yield replace(tick, canary=arms[0], stable=arms[1], weight=weight, absent=absent)
 
 
 @pytest.mark.thorough

@@ -21,6 +21,7 @@ LONGEST_WAIT: Final = 4
 """Ticks after which bad requests count in any case."""
 
 MANY: Final = 64
+_PUNCTUAL: Final = (1, 0)
 _SMOOTHING: Final = 0.2
 
 Counted = tuple[PodCounts, float, float]
@@ -65,13 +66,19 @@ class Freshness:
         theirs: dict[tuple[int, int], list[float]] = {}
         back: dict[tuple[int, int], float] = {}
         for pod, requests, bad in canary:
-            counts = ours.setdefault((pod.span, pod.behind), [0.0, 0.0, 0.0])
+            key = pod.span, pod.behind
+            counts = ours.get(key)
+            if counts is None:
+                counts = ours[key] = [0.0, 0.0, 0.0]
             counts[0] += requests
-            counts[1 if pod.span == 1 and not pod.behind and pod.pod in self.early else 2] += bad
+            counts[1 if key == _PUNCTUAL and pod.pod in self.early else 2] += bad
             if pod.reckoned:
-                back[pod.span, pod.behind] = back.get((pod.span, pod.behind), 0.0) + pod.reckoned
+                back[key] = back.get(key, 0.0) + pod.reckoned
         for pod, requests, bad in stable:
-            counts = theirs.setdefault((pod.span, pod.behind), [0.0, 0.0])
+            key = pod.span, pod.behind
+            counts = theirs.get(key)
+            if counts is None:
+                counts = theirs[key] = [0.0, 0.0]
             counts[0] += requests
             counts[1] += bad
         return Flow(ours, theirs, absent, back)

@@ -24,6 +24,7 @@ class Cell:
             ``e2`` are worth.
         held: the same without the canary's bad requests.
         sealed: its gain was left out of a checkpoint.
+        costs: what one bad request of stable costs each member, at the odds ``priced``.
     """
 
     index: int
@@ -36,6 +37,8 @@ class Cell:
     gain: list[float] | None = None
     held: list[float] | None = None
     sealed: bool = False
+    priced: float = -1.0
+    costs: list[float] = field(default_factory=list)
 
     def odds(self, tolerance: float) -> float:
         """Odds that a bad request is the canary's, if the canary is just tolerable."""
@@ -55,6 +58,8 @@ class Start:
         bets: logarithms of the bets' capitals.
         base: totals (n1, e1, n2, e2) when it began.
         value: evidence of this start alone.
+        betting: its betting half.
+        weight: its share of all evidence.
     """
 
     number: int
@@ -64,11 +69,11 @@ class Start:
     base: tuple[float, float, float, float]
     value: float = 1.0
     betting: float = 1.0
+    weight: float = field(init=False)
 
-    @property
-    def weight(self) -> float:
+    def __post_init__(self) -> None:
         """Its share of all evidence."""
-        return 0.5 if self.number == 0 else to_come(self.number - 1) - to_come(self.number)
+        self.weight = 0.5 if self.number == 0 else to_come(self.number - 1) - to_come(self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log
+from operator import add, sub
 from typing import Any, Final
 
 from canary_rollout.analysis.sequential.cells import Block, Cell, Flow, Start, Totals, to_come
@@ -210,10 +211,15 @@ class RatioProcess:
         if odds == inf:
             alone = [-e2 * log_ratio for log_ratio in self._log_ratios]
             return alone, alone
-        base, both = log(1.0 + odds), e1 + e2
-        costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
-        gain = [e1 * log_ratio - both * cost for log_ratio, cost in zip(self._log_ratios, costs, strict=True)]
-        return gain, [-e2 * cost for cost in costs]
+        if odds != cell.priced:
+            base, cell.priced = log(1.0 + odds), odds
+            cell.costs = [log(1.0 + ratio * odds) - base for ratio in self.ratios]
+        held = [-e2 * cost for cost in cell.costs]
+        if not e1:
+            return held, held
+        both = e1 + e2
+        gain = [e1 * log_ratio - both * cost for log_ratio, cost in zip(self._log_ratios, cell.costs, strict=True)]
+        return gain, held
 
     def _touch(self, cell: Cell) -> None:
         """Reckon what a cell has added so far, before it changes."""
@@ -224,11 +230,10 @@ class RatioProcess:
 
     def _add(self, cell: Cell, gain: list[float], held: list[float]) -> None:
         """Add what changed in a cell; of the tick before a restart, what stable did wrong."""
-        old = cell.gain or [0.0] * len(gain)
-        delta = [new - was for new, was in zip(gain, old, strict=True)]
+        delta = list(map(sub, gain, cell.gain)) if cell.gain else gain
         for start in self.starts:
             if cell.index > start.after or (start.number == 0 and cell.index > 0):
-                start.logs = [total + part for total, part in zip(start.logs, delta, strict=True)]
+                start.logs = list(map(add, start.logs, delta))
             elif cell.index == start.after:
                 was = cell.held or [0.0] * len(held)
                 start.logs = [total + new - before for total, new, before in zip(start.logs, held, was, strict=True)]
@@ -265,7 +270,7 @@ class RatioProcess:
         logs = [log(1.0 - bet + bet * payoff) for bet in self.bets]
         for start in self.starts:
             if start.number == 0 or block.first > start.after + 1:
-                start.bets = [total + part for total, part in zip(start.bets, logs, strict=True)]
+                start.bets = list(map(add, start.bets, logs))
                 start.betting = _mean_exp(start.bets, 1.0)
         return True
 
@@ -348,6 +353,8 @@ class RatioProcess:
 
 def _covered(ring: Sequence[Cell], span: int, behind: int) -> list[Cell]:
     """Return the ticks that an increment covers, oldest first, as far as they are kept."""
+    if span == 1 and not behind:
+        return [ring[-1]]
     last = len(ring) - min(behind, len(ring) - 1)
     return [ring[place] for place in range(max(last - span, 0), last)]
 
@@ -359,5 +366,5 @@ def _mean_exp(logs: list[float], scale: float) -> float:
         return 0.0
     if most > _LARGEST:
         return _HUGE
-    total: float = sum([exp(x * scale) for x in logs])
+    total: float = sum([exp(x) for x in logs] if scale == 1.0 else [exp(x * scale) for x in logs])
     return total / len(logs)

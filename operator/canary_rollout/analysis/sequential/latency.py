@@ -144,4 +144,4 @@ def _timed(pod: PodCounts) -> float:
 
 
 def _counted(pods: Iterable[PodCounts], edge: float) -> list[tuple[PodCounts, float, float]]:
-    return [(pod, _timed(pod), pod.slow[edge]) for pod in pods if edge in pod.slow]
+    return [(pod, pod.requests if pod.timed is None else pod.timed, pod.slow[edge]) for pod in pods if edge in pod.slow]

@@ -84,12 +84,11 @@ class Policy:
         """Return what a fail of a test does; ``None`` when the test is off."""
         if test is Test.LIMIT:
             return Action.ROLLBACK if self.max_error_rate is not None else None
-        return {
-            Test.ERRORS: self.errors,
-            Test.LATENCY: self.latency,
-            Test.GAUGES: self.gauges,
-            Test.HISTORY: self.history,
-        }[test]
+        if test is Test.ERRORS:
+            return self.errors
+        if test is Test.LATENCY:
+            return self.latency
+        return self.gauges if test is Test.GAUGES else self.history
 
     def alpha(self, test: Test) -> float:
         """Return a test's false-alarm probability for the whole rollout."""

@@ -1,6 +1,7 @@
 """From evidence and counts to verdicts, each with its sentence (the table of the analysis method, section 2.5)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, log, sqrt
 from typing import Final
 
@@ -36,6 +37,11 @@ _ALONE_SIGMAS: Final = 4.0
 _Lack = tuple[State, str]
 
 
+@lru_cache(64)
+def _needed(policy: Policy, test: Test) -> float:
+    return log(1.0 / policy.alpha(test))
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """Everything a verdict rests on, as of one tick."""
@@ -50,7 +56,7 @@ class Ruling:
 
     def needed(self, test: Test) -> float:
         """Return the evidence, as a logarithm, at which a test fails."""
-        return log(1.0 / self.policy.alpha(test))
+        return _needed(self.policy, test)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
 

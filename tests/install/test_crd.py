@@ -295,3 +295,15 @@ async def test_a_set_with_a_wrong_rule_is_refused(create_set, rule, says):
     with pytest.raises(ApiError) as refused:
         await create_set(manifest)
     assert says in str(refused.value)
+
+
+async def test_who_uses_which_rule_set_is_seen_by_the_command_of_the_page(local_cluster, crd, namespace):
+    page = (Path(__file__).parents[2] / "docs" / "halt-rules.md").read_text()
+    (command,) = [line for line in page.splitlines() if line.startswith("$ kubectl get canaryrollouts -A")]
+    for name, sets in (("one", ["gold", "payments"]), ("two", [])):
+        manifest = changed({"haltRuleSets": [{"name": each, "kind": "ClusterHaltRuleSet"} for each in sets]})
+        await local_cluster.admin.apply({**manifest, "metadata": {"name": name, "namespace": namespace}})
+    lines = (await local_cluster.kubectl(*command.removeprefix("$ kubectl ").split())).splitlines()
+    assert lines[0].split() == ["NAMESPACE", "NAME", "SETS"]
+    ours = [line.split()[1:] for line in lines if line.startswith(namespace)]
+    assert ours == [["one", "gold,payments"], ["two", "<none>"]]

@@ -64,7 +64,7 @@ class TestTheChart:
         everywhere = {name for kind, name in rendered if kind == "ClusterRoleBinding"}
         assert everywhere == {"canary-rollout-operator-rule-sets"}
         (rule,) = rendered["ClusterRole", "canary-rollout-operator-rule-sets"]["rules"]
-        assert (rule["resources"], rule["verbs"]) == (["clusterhaltrulesets"], ["get", "list", "watch"])
+        assert (rule["resources"], rule["verbs"]) == (["clusterhaltrulesets"], ["list", "watch"])
         (container,) = rendered["Deployment", "canary-rollout-operator"]["spec"]["template"]["spec"]["containers"]
         assert {"name": "WATCH_NAMESPACES", "value": "shop"} in container["env"]
 
@@ -170,7 +170,6 @@ ALLOWED = [
     ("create", "configmaps", "", "shop"),
     ("watch", "leases.coordination.k8s.io", "", ""),
     ("create", "leases.coordination.k8s.io", "", NAMESPACE),
-    ("patch", "leases.coordination.k8s.io", "", NAMESPACE),
     ("create", "ingresses.networking.k8s.io", "", "shop"),
     ("create", "events.events.k8s.io", "", "shop"),
     ("patch", "virtualservices.networking.istio.io", "", "shop"),
@@ -182,6 +181,7 @@ ALLOWED = [
 ]
 REFUSED = [
     ("get", "secrets", "", "shop"),
+    ("patch", "leases.coordination.k8s.io", "", NAMESPACE),  # but for its own
     ("delete", "configmaps", "", "shop"),
     ("delete", "leases.coordination.k8s.io", "", NAMESPACE),
     ("update", "canaryrollouts", "", "shop"),

@@ -36,6 +36,7 @@ async def running_operator(cluster: Any, namespaces: Sequence[str]) -> AsyncIter
     await install_operator(cluster)
     kubeconfig = await cluster.kubeconfig_for(SYSTEM, ACCOUNT)
     identity, port = f"operator-{uuid.uuid4().hex[:6]}", free_port()
+    await _grant_lease(cluster, identity)
     log = cluster.run_dir / f"{identity}.log"
     words = [
         *(sys.executable, "-c", "from canary_rollout.controller.main import main; main()"),
@@ -49,6 +50,27 @@ async def running_operator(cluster: Any, namespaces: Sequence[str]) -> AsyncIter
         yield log
     finally:
         await process.stop()
+
+
+async def _grant_lease(cluster: Any, name: str) -> None:
+    """Rights on a Lease of another name than the installed one's, so that operators of several tests hold one each."""
+    rbac, place = "rbac.authorization.k8s.io", {"name": f"lease-{name}", "namespace": SYSTEM}
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [name],
+        "verbs": ["get", "patch"],
+    }
+    await cluster.admin.create({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": place, "rules": [rule]})
+    await cluster.admin.create(
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": place,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": place["name"]},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}],
+        }
+    )
 
 
 async def ready(port: int, within: float = WITHIN) -> None:

@@ -87,8 +87,8 @@ bench: $(STAMP) ## Fault visible in Prometheus -> last request on the canary, th
 bench-dataplane: $(STAMP) ## Weights on every data plane that is here: split, failed requests, dead canary, how fast
 	@$(BIN)/python bench/dataplane.py --json bench/results/dataplane.json
 
-bench-scale: $(STAMP) ## N rollouts on the real API server: CPU, memory, API calls, queries, lateness (N=500)
-	@$(BIN)/python bench/scale.py --rollouts $(N)
+bench-scale: $(STAMP) ## N rollouts on the real API server: CPU, memory, API calls, queries, lateness (N=500 MINUTES=10 PLAIN=1)
+	@$(BIN)/python bench/scale.py --rollouts $(N) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PLAIN),--plain)
 
 bench-analysis: $(STAMP) ## False rollbacks and time to detect, beside the peers' rules (SEEDS="1 2" ROLLOUTS=20 SCENARIOS="healthy broken" JSON=file)
 	@$(BIN)/python bench/analysis.py --seeds $(SEEDS) --rollouts $(ROLLOUTS) --scenarios $(SCENARIOS) --tick $(TICK) $(if $(JSON),--json $(JSON))

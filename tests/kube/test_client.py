@@ -172,10 +172,11 @@ async def test_a_hanging_server_is_given_up_after_the_time_limit(server, client,
 async def test_a_connection_of_ones_own_waits_for_no_one_elses_calls(server, client):
     server.api.fault(Hang(), times=None, resource=CONFIG_MAPS)
     every = client._configuration.connection_pool_maxsize
-    waiting = [asyncio.create_task(client.get(CONFIG_MAPS, "shop", "a")) for _ in range(every + 1)]
+    patient = client.with_timeout(600.0)
+    waiting = [asyncio.create_task(patient.get(CONFIG_MAPS, "shop", "a")) for _ in range(every + 1)]
     while len(server.api.calls) < every:  # noqa: ASYNC110 - real connections, no one event
         await asyncio.sleep(0.01)
-    own = client.apart(5.0)
+    own = client.apart(60.0)
     try:
         assert (await own.list_all(LEASES, "shop"))[0] == []
         assert len(server.api.calls) == every + 1, "the last of the others has no connection yet"

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from lag import Lag
 from live_operator import ready
 
 from canary_rollout.local.cluster import LocalCluster
@@ -37,6 +38,8 @@ LEASE = "canary-rollout-operator"
 RATE = 200
 PATIENCE = 120.0
 """Seconds that a step may take on a machine that others use too; what it really takes is printed."""
+CALLS_OF_A_STORY = 20
+"""What a story waits for takes some twenty times as long as one call: starting a process, looks, writes, watches."""
 
 Manifest = dict[str, Any]
 
@@ -261,6 +264,15 @@ class Play:
                 counts, since = now, time.monotonic()
             await asyncio.sleep(0.2)
         return counts
+
+    def lag(self) -> Lag:
+        """How late calls to the API server are answered from now on."""
+        kind, admin = ("v1", "ConfigMap"), self.cluster.admin
+        return Lag(lambda: admin.get(*kind, CONFIG_MAP, namespace=NAMESPACE), every=0.1)
+
+    async def held_up(self, lag: Lag) -> float:
+        """Seconds that a bound on a whole story is wider by, because the machine was that busy (a tenth of one when it was not)."""
+        return CALLS_OF_A_STORY * await lag.longest()
 
     async def never(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
         """Look on for ``seconds``; ``holds()`` must stay false."""

@@ -198,7 +198,7 @@ class Comparison:
         return self._sealed_at - self._lookback
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the evidence as JSON (numbers, strings, lists), as of the end of the last block; under 8 KiB.
+        """Return the evidence as JSON (numbers, strings, lists), as of the end of the last block; under 9 KiB.
 
         Empty before the first tick; then :meth:`restore` begins anew.
         """

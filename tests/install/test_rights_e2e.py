@@ -199,7 +199,7 @@ async def test_named_namespaces_need_no_other_right_and_each_verb_is_used(local_
     shop.offset = local_cluster.controlplane.audit_log.stat().st_size
     port = free_port()
     words = [
-        *(sys.executable, "-c", "from canary_rollout.controller.main import main; main()"),
+        *(sys.executable, "-m", "canary_rollout.controller"),
         *("--kubeconfig", str(kubeconfig), "--namespace", shop.system, "--watch-namespaces", namespace),
         *("--host", "127.0.0.1", "--port", str(port), "--log-format", "json"),
     ]

@@ -39,7 +39,7 @@ async def running_operator(cluster: Any, namespaces: Sequence[str]) -> AsyncIter
     await _grant_lease(cluster, identity)
     log = cluster.run_dir / f"{identity}.log"
     words = [
-        *(sys.executable, "-c", "from canary_rollout.controller.main import main; main()"),
+        *(sys.executable, "-m", "canary_rollout.controller"),
         *("--kubeconfig", str(kubeconfig), "--namespace", SYSTEM, "--identity", identity, "--lease", identity),
         *("--watch-namespaces", ",".join(namespaces)),
         *("--host", "127.0.0.1", "--port", str(port), "--log-format", "json"),

@@ -131,7 +131,7 @@ class Play:
     async def start_operator(self, identity: str = "operator-a") -> Operator:
         port = free_port()
         words = [
-            *(sys.executable, "-c", "from canary_rollout.controller.main import main; main()"),
+            *(sys.executable, "-m", "canary_rollout.controller"),
             *("--kubeconfig", str(self._kubeconfig), "--namespace", SYSTEM, "--identity", identity),
             *("--host", "127.0.0.1", "--port", str(port), "--log-format", "json"),
         ]

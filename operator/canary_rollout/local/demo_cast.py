@@ -35,11 +35,7 @@ CONFIG_MAP: Final = f"{ROLLOUT}-nginx"
 STEP: Final = "start the cast"
 IMAGES: Final[Mapping[str, ImageSpec]] = {
     APP_IMAGE: ("{python}", "-m", "canary_rollout.local.app"),
-    "canary-rollout/operator": (
-        "{python}",
-        "-c",
-        "from canary_rollout.controller.main import main; main()",
-    ),
+    "canary-rollout/operator": ("{python}", "-m", "canary_rollout.controller"),
     "canary-rollout/agent": ("{python}", "-m", "canary_rollout.agent"),
 }
 

@@ -13,7 +13,7 @@ from canary_rollout.model.routing import Pin, RequestHeaders
 from canary_rollout.model.spec import Cohort, ResponseHeaders, Sticky
 from canary_rollout.traffic.latch import LATCH, from_object
 from canary_rollout.traffic.nginx import validate
-from canary_rollout.traffic.nginx.document import DocumentError, parse, parse_edited
+from canary_rollout.traffic.nginx.document import DocumentError, _parsed_before, parse, parse_edited
 from canary_rollout.traffic.nginx.render import ProxyConfig, render_config
 from canary_rollout.traffic.nginx.validate import UnsafeValueError
 from canary_rollout.traffic.port import RouterError
@@ -335,3 +335,14 @@ def test_regions_and_patterns_survive_being_written_and_read():
     document = parse_edited(json.dumps({**DOCUMENT, "cohort": cohort}))
     assert parse(document.dump()) == document
     assert [region.weight for region in document.cohort.regions.weights] == [50, 0]
+
+
+def test_what_people_write_into_a_document_is_not_kept_by_the_operator():
+    _parsed_before.cache_clear()
+    for number in range(3):
+        assert parse_edited(json.dumps({**DOCUMENT, "junk": f"{number}"})).weight == DOCUMENT["weight"]
+        with pytest.raises(DocumentError):
+            parse(json.dumps({"junk": f"{number}" * 5000}))
+    assert _parsed_before.cache_info().currsize == 0
+    text = parse_edited(json.dumps(DOCUMENT)).dump()
+    assert parse(text) is parse(text)

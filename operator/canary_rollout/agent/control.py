@@ -11,8 +11,8 @@ import aiohttp
 from canary_rollout.agent.errors import ControlError
 from canary_rollout.agent.loopback import Loopback
 
-ATTEMPTS: Final = (0.3, 0.6, 1.1)
-"""Seconds that each attempt may take, 2 s together. An answer takes 1 ms; a connection that a worker took which ends under
+ATTEMPTS: Final = (0.3, 0.6, 2.0)
+"""Seconds that each attempt may take, 3 s together. An answer takes 1 ms; a connection that a worker took which ends under
 a reload may get none, and a new one is another worker's."""
 
 
@@ -51,18 +51,23 @@ class Control(Loopback):
         self._url = f"http://{address}/canary"
         self._retried = retried
 
-    async def _call(self, method: str, body: dict[str, Any] | None = None) -> ReadBack:
-        """One question, asked again (at once: each on a connection of its own) when it got no answer at all."""
+    async def _call(self, method: str, body: Callable[[], dict[str, Any]] = dict) -> ReadBack:
+        """One question, asked again (at once: each on a connection of its own) when it got no answer at all.
+
+        Args:
+            method: of HTTP.
+            body: makes what is sent, anew for each attempt.
+        """
         for limit in ATTEMPTS[:-1]:
             with self._understood(), contextlib.suppress(TimeoutError):
-                return await self._once(method, body, limit)
+                return await self._once(method, body(), limit)
             self._retried()
         with self._understood():
-            return await self._once(method, body, ATTEMPTS[-1])
+            return await self._once(method, body(), ATTEMPTS[-1])
 
-    async def _once(self, method: str, body: dict[str, Any] | None, limit: float) -> ReadBack:
+    async def _once(self, method: str, body: dict[str, Any], limit: float) -> ReadBack:
         within = aiohttp.ClientTimeout(total=limit)
-        async with self._session.request(method, self._url, json=body, timeout=within) as response:
+        async with self._session.request(method, self._url, json=body or None, timeout=within) as response:
             if response.status != 200:
                 raise ControlError(f"nginx's control address answered {response.status} to {method}")
             raw = await response.json(content_type=None)
@@ -86,5 +91,10 @@ class Control(Loopback):
             NotRunningError: nothing listens.
             ControlError: an answer that makes no sense, or none in time.
         """
-        self._number += 1
-        return await self._call("PUT", {"number": self._number, "route": route, "members": members})
+
+        def numbered() -> dict[str, Any]:
+            # A number for each attempt: one that had its effect, but was slow to say so, must not make the next one old.
+            self._number += 1
+            return {"number": self._number, "route": route, "members": members}
+
+        return await self._call("PUT", numbered)

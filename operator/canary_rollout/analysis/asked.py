@@ -18,7 +18,7 @@ from canary_rollout.analysis.readings import (
 from canary_rollout.model.presets import TRAFFIC_SHARE
 from canary_rollout.model.spec import BaselineFrom, Gate, HaltRule, Metrics
 
-_MOST: Final = 32_768
+_MOST: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,8 @@ def _oldest(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _judged_at(entry: tuple[str, str]) -> tuple[int, str]:
     name, written = entry
-    return int(written.rsplit(" ", 1)[-1]), name
+    last = f"{written}".rsplit(" ", 1)[-1]
+    return int(last) if last.isdecimal() else 0, name  # somebody may have mangled it: then it goes first
 
 
 def _text(parts: Mapping[str, Any]) -> str:

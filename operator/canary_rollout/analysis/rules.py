@@ -157,7 +157,7 @@ def _rule_verdict(rule: HaltRule, finding: Finding, breach: Breach | None) -> Ve
 
 _silent: Final[dict[tuple[int, int], tuple[HaltRule, Finding, Verdict]]] = {}
 """Most standard rules are inactive for most apps, at every tick: by identity, which being in here keeps from being reused."""
-_MOST_SILENT: Final = 32_768
+_MOST_SILENT: Final = 8192
 
 
 def _inactive(rule: HaltRule, finding: Finding) -> Verdict:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.sequential import Comparison, PodCounts, Policy, Tick
+from canary_rollout.analysis.sequential.eprocess import RESTART_EVERY
 
 POLICY = Policy(max_error_rate=0.2, certify=0.01)
 EDGES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -133,3 +134,17 @@ def test_ticks_that_come_twice_or_backwards_are_ignored():
         verdicts = comparison.step(tick)
     assert comparison.step(ticks[10]) == verdicts
     assert comparison.step(ticks[-1]) == verdicts
+
+
+def test_restarts_that_were_missed_are_made_up_for_by_one_so_that_none_pushes_older_evidence_out():
+    ticks = list(world(np.random.default_rng(3), Arms(rps=500, share=0.25, stable_rate=0.002, canary_rate=0.002), 120))
+    comparison = Comparison(POLICY)
+    for tick in ticks:
+        comparison.step(tick)
+    before = [start.number for start in comparison._errors.starts]
+    for tick in ticks[:6]:
+        comparison.step(replace(tick, at=tick.at + 4 * 3600.0))
+    errors, limit = comparison._errors, comparison._limit
+    due = int((ticks[5].at + 4 * 3600.0 - ticks[0].at) // RESTART_EVERY)
+    assert errors.latest == limit.latest == due
+    assert len(set(before) - {start.number for start in errors.starts}) <= 1

@@ -148,11 +148,14 @@ class Comparison:
             self._errors.release(errors)
 
     def _restart(self, at: float) -> None:
-        if self._began is not None and at >= self._began + RESTART_EVERY * (self._errors.latest + 1):
-            self._errors.restart(self._errors.latest + 1)
-            self._latency.restart()
-            if self._limit is not None:
-                self._limit.restart(self._limit.latest + 1)
+        """Begin anew beside what was begun before, once however many restarts were missed: each would push an older one out."""
+        if self._began is None or at < self._began + RESTART_EVERY * (self._errors.latest + 1):
+            return
+        missed = max(int((at - self._began) // RESTART_EVERY) - self._errors.latest, 1)
+        self._errors.restart(self._errors.latest + missed)
+        self._latency.restart(missed)
+        if self._limit is not None:
+            self._limit.restart(self._limit.latest + missed)
 
     def _learn(self, tick: Tick) -> None:
         """Dispersion from stable's pods; a block ends at a calm tick, so that a shared outage is in one block on all."""

@@ -96,10 +96,10 @@ class LatencyTest:
             flow = freshness.flow(_counted(tick.canary, edge), _counted(tick.stable, edge), tick.absent)
             process.take(flow, self._spread[edge].phi, freshness.released)
 
-    def restart(self) -> None:
-        """Begin anew from here, beside what was begun before."""
+    def restart(self, missed: int = 1) -> None:
+        """Begin anew from here, beside what was begun before; ``missed`` restarts were due by now."""
         for process in self.processes.values():
-            process.restart(process.latest + 1)
+            process.restart(process.latest + missed)
 
     @property
     def log_e(self) -> float:

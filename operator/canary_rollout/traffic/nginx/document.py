@@ -22,6 +22,9 @@ WEIGHTS_KEY: Final = "weights.json"
 CONFIG_KEY: Final = "nginx.conf"
 SCHEMA: Final = 1
 
+_KEPT: Final = 4096
+"""Characters of a text that is remembered with what it says; people may write larger ones, and many."""
+
 _CAME_LATER: Final = frozenset({"mirror", "prefixes", "pattern", "regions"})
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\z", max_length=253)]
@@ -174,10 +177,10 @@ def parse_as(kind: type[DocumentType], text: str, key: str = WEIGHTS_KEY) -> Doc
         ChecksumError: readable, but not as the operator wrote it.
         DocumentError: not readable.
     """
-    return cast("DocumentType", _parsed(kind, text, key))
+    read = _parsed_before if len(text) <= _KEPT else _parsed
+    return cast("DocumentType", read(kind, text, key))
 
 
-@lru_cache(8192)
 def _parsed(kind: type[RouteDocument], text: str, key: str) -> RouteDocument:
     try:
         raw = parse_json(text)
@@ -196,6 +199,9 @@ def _parsed(kind: type[RouteDocument], text: str, key: str) -> RouteDocument:
     return document
 
 
+_parsed_before: Final = lru_cache(4096)(_parsed)
+
+
 def parse_edited_as(kind: type[DocumentType], text: str, key: str = WEIGHTS_KEY) -> DocumentType:
     """Read a document of one kind whoever wrote it.
 
@@ -207,4 +213,4 @@ def parse_edited_as(kind: type[DocumentType], text: str, key: str = WEIGHTS_KEY)
         raw["checksum"] = kind.model_validate_json(json.dumps(raw)).checksum
     except (ValueError, TypeError) as error:
         raise DocumentError(f"{key} does not parse: {error}") from error
-    return parse_as(kind, json.dumps(raw), key)
+    return cast("DocumentType", _parsed(kind, json.dumps(raw), key))

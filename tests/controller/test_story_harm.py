@@ -355,3 +355,20 @@ async def test_a_canary_service_that_loses_its_endpoints_while_serving_rolls_bac
         await world.until(lambda: world.weight == 0, 1.0)
         await world.rest("RolledBack")
         assert "Service checkout-canary has no ready endpoint" in world.status["message"]
+
+
+async def test_traffic_is_not_raised_onto_a_service_whose_first_endpoints_have_not_come():
+    world = await World().build()
+    endpoint = {"addresses": ["10.244.0.7"], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": "c"}}
+    metadata = {"name": "checkout-canary-1", "labels": {"kubernetes.io/service-name": "checkout-canary"}}
+    found = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4"}
+    await world.user.create(ENDPOINT_SLICES, SHOP, {**found, "endpoints": [], "ports": []})
+    async with world.run():
+        await world.rest("Idle")
+        await world.release()
+        await world.until(lambda: "no ready endpoint" in world.message, 30)
+        await asyncio.sleep(60)
+        assert world.weight == 0
+        await world.user.merge_patch(ENDPOINT_SLICES, SHOP, "checkout-canary-1", {"endpoints": [endpoint]})
+        await world.until(lambda: world.weight > 0, 30)
+        assert not halted(world)

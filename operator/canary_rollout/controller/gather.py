@@ -1,6 +1,7 @@
 """Builds the engine's Observation from the cache. Reads the API only when something moved, or to confirm an absence."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -37,6 +38,9 @@ from canary_rollout.workloads.view import (
 
 FIRST_ENDPOINTS: Final = 15.0
 """Seconds that a Service's first ready endpoint may come after the first ready pod: another controller writes it."""
+Places = AbstractAsyncContextManager[None]
+"""Bounds how many list at the same time."""
+
 _REASSERT_FIRST = 1.0
 _REASSERT_LONGEST = 60.0
 
@@ -80,7 +84,9 @@ class Gatherer:
         seen = version_view(canary, revision, canary_pods, serving_since, may_be_empty=made)
         return Observation(
             stable=version_view(stable, _revision(memory, spec, stable, labels), (), None, may_be_empty=can.scales),
-            canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen, memory)),
+            canary=replace(
+                seen, crash=seen.crash or self._unreachable(namespace, spec, seen, memory, scales=can.scales)
+            ),
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
@@ -113,11 +119,14 @@ class Gatherer:
             known = memory.pods[place] = Pods(version, tuple(one["spec"]["template"] for one in own))
         return any(is_it(template) for template in known.items)
 
-    def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView, memory: Memory) -> str:
+    def _unreachable(
+        self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView, memory: Memory, *, scales: bool
+    ) -> str:
         """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them.
 
-        Endpoints that were there and are gone count at once. First ones come a moment after the pods are ready (another
-        controller writes them), so those are waited for.
+        Where the router makes the canary's first pods itself (``scales``), their endpoints come a moment after they are ready
+        (another controller writes them) and are waited for: who is not listed gets no request meanwhile. Everywhere else a
+        raise would send requests to nobody, so it counts at once, and so do endpoints that were there and are gone.
         """
         service = spec.workload.canary.service
         slices = self.cache.select(ENDPOINT_SLICES, namespace, {SERVICE_NAME_LABEL: service})
@@ -130,7 +139,7 @@ class Gatherer:
         now = self.clock.now()
         if memory.unreached_since is None:
             memory.unreached_since = now
-        if not memory.reached and now - memory.unreached_since < FIRST_ENDPOINTS:
+        if scales and not memory.reached and now - memory.unreached_since < FIRST_ENDPOINTS:
             return ""
         return f"Service {service} has no ready endpoint although {canary.available} pods are ready; mend its selector"
 
@@ -143,24 +152,28 @@ class Gatherer:
         except NotFoundError:
             return None
 
-    async def _pods(self, namespace: str, deployment: Object | None, memory: Memory) -> tuple[Object, ...]:
-        """Pods of a Deployment, listed again whenever it moved."""
+    async def _pods(
+        self, namespace: str, deployment: Object | None, memory: Memory, places: Places | None = None
+    ) -> tuple[Object, ...]:
+        """Pods of a Deployment, listed again whenever it moved; a list waits for one of ``places``."""
         if deployment is None:
             return ()
         name, version = deployment["metadata"]["name"], deployment["metadata"].get("resourceVersion", "")
         known = memory.pods.get(name)
         if known is None or known.version != version:
-            items, _ = await self.api.list_all(PODS, namespace, labels=pod_selector(deployment))
+            async with places or nullcontext():
+                items, _ = await self.api.list_all(PODS, namespace, labels=pod_selector(deployment))
             own = own_pods(deployment, items)
             known = memory.pods[name] = Pods(version, tuple(compact(PODS, pod) for pod in own))
         return known.items
 
     async def pods_of_both(
-        self, namespace: str, spec: CanaryRolloutSpec, memory: Memory
+        self, namespace: str, spec: CanaryRolloutSpec, memory: Memory, places: Places | None = None
     ) -> tuple[tuple[Object, ...], ...]:
-        """Pods of stable and canary, for asking Prometheus."""
+        """Pods of stable and canary, for asking Prometheus; ``places`` for those that must be listed."""
         names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
-        return tuple([await self._pods(namespace, await self._deployment(namespace, name), memory) for name in names])
+        found = [await self._deployment(namespace, name) for name in names]
+        return tuple([await self._pods(namespace, deployment, memory, places) for deployment in found])
 
     async def versions_of_both(self, namespace: str, spec: CanaryRolloutSpec) -> tuple[str, str]:
         """What stable's and the canary's pod templates say which version they are; empty where they do not."""

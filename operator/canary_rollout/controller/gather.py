@@ -84,7 +84,9 @@ class Gatherer:
         seen = version_view(canary, revision, canary_pods, serving_since, may_be_empty=made)
         return Observation(
             stable=version_view(stable, _revision(memory, spec, stable, labels), (), None, may_be_empty=can.scales),
-            canary=replace(seen, crash=seen.crash or self._unreachable(namespace, spec, seen, memory)),
+            canary=replace(
+                seen, crash=seen.crash or self._unreachable(namespace, spec, seen, memory, scales=can.scales)
+            ),
             route=route,
             problems=(*_spec_problems(memory), *self._problems(key, spec, stable, canary, router)),
             assessment=memory.assessment,
@@ -117,11 +119,14 @@ class Gatherer:
             known = memory.pods[place] = Pods(version, tuple(one["spec"]["template"] for one in own))
         return any(is_it(template) for template in known.items)
 
-    def _unreachable(self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView, memory: Memory) -> str:
+    def _unreachable(
+        self, namespace: str, spec: CanaryRolloutSpec, canary: VersionView, memory: Memory, *, scales: bool
+    ) -> str:
         """Why nobody reaches pods that are ready: the Service's own EndpointSlices list none of them.
 
-        Endpoints that were there and are gone count at once. First ones come a moment after the pods are ready (another
-        controller writes them), so those are waited for.
+        Where the router makes the canary's first pods itself (``scales``), their endpoints come a moment after they are ready
+        (another controller writes them) and are waited for: who is not listed gets no request meanwhile. Everywhere else a
+        raise would send requests to nobody, so it counts at once, and so do endpoints that were there and are gone.
         """
         service = spec.workload.canary.service
         slices = self.cache.select(ENDPOINT_SLICES, namespace, {SERVICE_NAME_LABEL: service})
@@ -134,7 +139,7 @@ class Gatherer:
         now = self.clock.now()
         if memory.unreached_since is None:
             memory.unreached_since = now
-        if not memory.reached and now - memory.unreached_since < FIRST_ENDPOINTS:
+        if scales and not memory.reached and now - memory.unreached_since < FIRST_ENDPOINTS:
             return ""
         return f"Service {service} has no ready endpoint although {canary.available} pods are ready; mend its selector"
 

@@ -1,5 +1,6 @@
 """The comparison as this process has it: the grid, the weights, tenants, and what a checkpoint holds."""
 
+import asyncio
 import json
 import math
 
@@ -119,3 +120,41 @@ def test_a_checkpoint_of_somebody_else_is_refused(raw):
 
     with pytest.raises(EvidenceError):
         comparing.restored(Policy(), 15.0, raw)
+
+
+class Cut(Exception):  # noqa: N818 - nothing went wrong
+    """Somebody cancels."""
+
+
+class CutAfter:
+    """Turns that end in the middle."""
+
+    def __init__(self, ticks):
+        self.left = ticks
+
+    async def pause(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+
+
+@given(st.lists(st.integers(0, 39), max_size=3))
+def test_a_past_that_was_cut_in_the_middle_is_learned_once(cuts):
+    """Twice would count every tenant twice and divide all evidence by a dispersion that is not there."""
+
+    def learned(cuts):
+        running = comparing.begin(Policy(interval=10.0), 10.0, EPOCH)
+        past = []
+        for number in range(40):
+            pods = {("stable", f"bucket:{bucket}"): (600 * number, bucket * number) for bucket in range(6)}
+            past.append(reading(EPOCH - 60 * (40 - number), tenants=True, pods=pods))
+        for cut in cuts:
+            with pytest.raises(Cut):
+                asyncio.run(running.learn(past, sticky=True, turns=CutAfter(cut)))
+            assert running.tries
+            assert running.comparison._spread.state() == fresh
+        asyncio.run(running.learn(past, sticky=True))
+        return running.comparison._spread.state(), running.comparison._tenants.state(), running.past.export()
+
+    fresh = comparing.begin(Policy(interval=10.0), 10.0, EPOCH).comparison._spread.state()
+    assert learned(cuts) == learned([])

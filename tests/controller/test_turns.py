@@ -74,25 +74,39 @@ async def test_one_alone_is_not_made_to_yield_before_its_time_is_used_up():
 
 
 @pytest.mark.looptime
-async def test_only_a_few_look_back_at_a_time_and_who_waits_too_long_is_told():
-    turns = Turns(Processor())
-    told, ends = [], asyncio.Event()
+async def test_only_a_few_look_back_at_one_server_at_a_time_in_the_order_they_came_and_other_servers_do_not_wait():
+    turns, begun = Turns(Processor()), []
 
-    async def look(patience):
-        async with turns.looking_back(patience) as found:
-            told.append((now(), found))
-            if found:
-                await ends.wait()
+    async def look(server, number):
+        async with turns.looking_back(server):
+            begun.append((server, number, now()))
+            await asyncio.sleep(10 if server == "slow" else 1)
 
-    tasks = [asyncio.create_task(look(5.0)) for _ in range(LOOKING_BACK + 3)]
-    await asyncio.sleep(20)
-    assert [found for _, found in told] == [True] * LOOKING_BACK + [False] * 3
-    assert {at for at, found in told if not found} == {5.0}
-    ends.set()
+    tasks = [asyncio.create_task(look("slow", number)) for number in range(LOOKING_BACK + 3)]
+    tasks += [asyncio.create_task(look("fast", number)) for number in range(LOOKING_BACK)]
     await asyncio.gather(*tasks)
-    told.clear()
-    await look(5.0)
-    assert told == [(20.0, True)]
+    assert [number for server, number, _ in begun if server == "slow"] == list(range(LOOKING_BACK + 3))
+    assert [at for server, _, at in begun if server == "slow"] == [0.0, 0.0, 10.0, 10.0, 20.0]
+    assert [at for server, _, at in begun if server == "fast"] == [0.0, 0.0]
+    assert not turns._places
+
+
+@pytest.mark.looptime
+async def test_who_is_cancelled_while_waiting_for_a_place_or_holding_one_gives_it_back():
+    turns = Turns(Processor())
+
+    async def look():
+        async with turns.looking_back("one"):
+            await asyncio.sleep(1000)
+
+    tasks = [asyncio.create_task(look()) for _ in range(LOOKING_BACK + 3)]
+    await asyncio.sleep(1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not turns._places
+    async with asyncio.timeout(1), turns.looking_back("one"):
+        pass
 
 
 class Busy(Numbers):
@@ -124,9 +138,7 @@ async def test_fifteen_rollouts_that_replay_an_hour_leave_the_loop_to_others():
                 spec,
                 running,
                 numbers,
-                make_request(spec, name=f"app-{number}"),
-                {},
-                latest=latest,
+                comparing.Wanted(make_request(spec, name=f"app-{number}"), {}, latest),
                 observer=numbers,
                 turns=turns,
             )

@@ -153,7 +153,8 @@ class Evaluator:
             self._running = self._taken_up(policy, latest)
         self._running.weigh(state, now)
         with _quiet():
-            return await comparing.compare(spec, self._running, sampler, request, self.subject.created, latest=latest)
+            wanted = comparing.Wanted(request, self.subject.created, latest)
+            return await comparing.compare(spec, self._running, sampler, wanted)
 
     def _taken_up(self, policy: Any, latest: float) -> comparing.Running:
         if self.evidence.comparison:

@@ -1,8 +1,9 @@
 """Asks Prometheus at every interval for every rollout under way, beside the reconciles, so that none ever waits for it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Final
 
 import structlog
 
@@ -15,6 +16,7 @@ from canary_rollout.analysis.sequential import Policy
 from canary_rollout.analysis.verdict import Assessment, Outcome
 from canary_rollout.controller import comparing
 from canary_rollout.controller.access import Access
+from canary_rollout.controller.beside import Beside
 from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Asked, Memory
@@ -71,8 +73,16 @@ class Checks:
         self._ticks = ticks
         self._followed: set[Key] = set()
         self._turns = Turns()
+        self._beside = Beside()
         self._listing = asyncio.Semaphore(LISTING)
         self.queue = WorkQueue(logged(self._check, "evaluation"), workers=1024, timeout=60.0, observer=observer)
+
+    async def run(self) -> None:
+        """Evaluate until cancelled."""
+        try:
+            await self.queue.run()
+        finally:
+            await self._beside.close()
 
     def follow(self, key: Key, memory: Memory) -> None:
         """Start or stop evaluating, as ``memory.evaluating`` says."""
@@ -82,14 +92,25 @@ class Checks:
         elif not memory.evaluating and key in self._followed:
             self._followed.discard(key)
             self.queue.forget(key)
-            self._sampler.unregister("/".join(key))
+            self._forget(key)
             memory.comparing, memory.asked = None, None  # a checkpoint of the former is in the evidence
 
     def _delay(self, key: Key, interval: float) -> float:
         """Seconds to the rollout's next place on its grid; places are spread over the sub-ticks of the interval."""
         return interval - (self._clock.now() - comparing.place_of(key, interval)) % interval
 
+    def _forget(self, key: Key) -> None:
+        self._beside.drop(key)
+        self._sampler.unregister("/".join(key))
+
     async def _check(self, key: Key) -> float | None:
+        try:
+            return await self._evaluate(key)
+        finally:
+            if key not in self._followed:  # it ended meanwhile, and what was asked after that has registered it again
+                self._forget(key)
+
+    async def _evaluate(self, key: Key) -> float | None:
         memory = self._memories().get(key)
         if memory is None or key not in self._followed or memory.spec is None:
             self._followed.discard(key)
@@ -105,14 +126,15 @@ class Checks:
         running = self._running(key, memory, spec, request)
         compared: Compared | None = None
         if running is None:
+            self._beside.drop(key)
             samples = await self._sampler.sample(request)
         else:
-            latest = comparing.latest_tick(key, spec, self._clock.now())
-            comparison = comparing.compare(
-                spec, running, self._sampler, request, created, latest=latest, observer=self._ticks, turns=self._turns
-            )
-            # Together: a Prometheus that is slow is waited for once.
-            samples, compared = await asyncio.gather(self._sampler.sample(request), comparison)
+            wanted = comparing.Wanted(request, created, comparing.latest_tick(key, spec, self._clock.now()))
+            # Together with the samples: a Prometheus that is slow is waited for once.
+            patience = self._beside.begin(key, running, wanted, partial(self._compare, spec, running))
+            samples = await self._sampler.sample(request)
+            await self._beside.wait(key, patience)
+            compared = comparing.compared(running, wanted.latest)
         await self._turns.pause()
         if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
@@ -120,15 +142,20 @@ class Checks:
             if memory.assessment is None or not _condemns(memory.assessment):
                 memory.assessment = assessment  # a fail that nobody has acted on yet is not lost to a later pass
             self._evaluated(key)
+        self._beside.settle(key)
         return self._delay(key, spec.metrics.interval)
+
+    def _compare(
+        self, spec: CanaryRolloutSpec, running: comparing.Running, wanted: comparing.Wanted
+    ) -> Coroutine[Any, Any, Compared]:
+        return comparing.compare(spec, running, self._sampler, wanted, observer=self._ticks, turns=self._turns)
 
     async def _request(
         self, key: Key, memory: Memory, spec: CanaryRolloutSpec, stage: Stage | None
     ) -> tuple[MetricRequest, dict[str, float]]:
         """What to ask, and by pod name when each was created (POSIX seconds)."""
-        async with self._listing:
-            pods = await self._gatherer.pods_of_both(key[0], spec, memory)
-            versions = await self._gatherer.versions_of_both(key[0], spec)
+        pods = await self._gatherer.pods_of_both(key[0], spec, memory, self._listing)
+        versions = await self._gatherer.versions_of_both(key[0], spec)
         granted = await self._access.granted(key[0], spec.metrics)
         memory.check_error = granted.problem
         facts = (versions, granted, memory.state.revision, memory.state.began_at)

@@ -4,6 +4,7 @@ What counts is the tick grid: evaluation times depend on the rollout's name and 
 restart, a Prometheus that was away) is asked for again at the very same time, and the evidence is the same.
 """
 
+import asyncio
 import math
 import time
 import zlib
@@ -69,7 +70,11 @@ SHARED_TICKS: Final = 12
 
 NEVER_COUNTED: Final = "inactive, this app has never had requests counted (metrics.source says whose series are read)"
 
+LONGEST_LOOK: Final = 300.0
+"""Seconds for one look back, waiting for a place not counted: who holds one gives it back some day."""
+
 WAITING: Final = "others are looking back first"
+LOOKING: Final = "looking back is under way"
 
 
 def place_of(key: tuple[str, str], interval: float) -> float:
@@ -95,6 +100,21 @@ class TickObserver(Protocol):
     def ticked(self, seconds: float, *, replayed: bool) -> None:
         """A tick took so many seconds of CPU time; ``replayed``: it was asked for again."""
         ...
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the latest evaluation wants to know; a look back that began before goes by it as well.
+
+    Attributes:
+        request: what is asked for.
+        created: by pod name, when it was created, POSIX seconds.
+        latest: the latest tick whose samples have come, POSIX seconds.
+    """
+
+    request: MetricRequest
+    created: Mapping[str, float]
+    latest: float
 
 
 @dataclass(slots=True)
@@ -169,15 +189,21 @@ class Running:
                 observer.ticked(time.thread_time() - began, replayed=len(readings) > 1)
 
     async def learn(self, readings: Sequence[CounterReadings], *, sticky: bool, turns: Turns | None = None) -> None:
-        """Take in stable's past, before the rollout."""
+        """Take in stable's past, before the first tick: all of it or, where it is cancelled, nothing.
+
+        A past that were learned twice would count every tenant twice and make stable look wilder than it is.
+        """
         turns = turns or Turns()
         tracker = CounterTracker(HISTORY_STEP, self.policy.warm_up, scrape_times=False)
+        past, counted = HistoryTest(self.policy), self.counted
+        comparison = _fresh(self.policy, past)
         for reading in readings:
             await turns.pause()
             stable = tuple(sample for sample in reading.samples if sample.arm == "stable")
             tick = _tick(tracker, replace(reading, samples=stable), 0, sticky=sticky)
-            self.counted = self.counted or bool(tick.stable)
-            self.comparison.history(tick)  # its windows learn from it as well
+            counted = counted or bool(tick.stable)
+            comparison.history(tick)  # its windows learn from it as well
+        self.comparison, self.past, self.counted, self.tries = comparison, past, counted, 0
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what a restart needs, as JSON.
@@ -199,7 +225,11 @@ def begin(policy: Policy, interval: float, at: float) -> Running:
     past = HistoryTest(policy)
     began = at - interval
     tracker = CounterTracker(interval, policy.warm_up, began, scrape_times=False)
-    return Running(policy, interval, began, Comparison(policy, (GaugeTest(policy), past)), past, tracker, began)
+    return Running(policy, interval, began, _fresh(policy, past), past, tracker, began)
+
+
+def _fresh(policy: Policy, past: HistoryTest) -> Comparison:
+    return Comparison(policy, (GaugeTest(policy), past))
 
 
 def restored(policy: Policy, interval: float, raw: Mapping[str, Any]) -> Running:
@@ -232,72 +262,70 @@ def on_grid(running: Running, latest: float) -> float:
     return round(latest - (missing - 1) * step, 3)
 
 
-async def compare(  # noqa: PLR0913 - wiring; the last two are what it may do without
+async def compare(
     spec: CanaryRolloutSpec,
     running: Running,
     sampler: Sampler,
-    request: MetricRequest,
-    created: Mapping[str, float],
+    wanted: Wanted,
     *,
-    latest: float,
     observer: TickObserver | None = None,
     turns: Turns | None = None,
 ) -> Compared:
-    """Feed the ticks that are missing up to ``latest`` and return what the comparison says.
+    """Feed the ticks that are missing and return what the comparison says at ``wanted.latest``.
 
-    Where there is much to look back at and others are at it, it is put off to the next evaluation, so that halt rules are not
-    kept waiting; until then the comparison promotes nothing.
+    Where there is much to look back at it waits for a place and takes its time: whoever must not wait runs it beside, one at a
+    time for a rollout, and asks :func:`compared` meanwhile. It may be cancelled at any time and called again.
 
     Args:
         spec: the rollout's.
         running: its comparison.
         sampler: asks Prometheus.
-        request: what it asks for.
-        created: by pod name, when it was created, POSIX seconds.
-        latest: the latest tick whose samples have come.
+        wanted: what it is asked for; may be brought up to date meanwhile.
         observer: told about every tick.
         turns: shared with all others on this event loop.
     """
     turns, sticky = turns or Turns(), spec.traffic.sticky is not None
-    if not running.tries and latest - running.through <= SHARED_TICKS * running.interval:
-        await _catch_up(running, sampler, request, created, turns, latest=latest, sticky=sticky, observer=observer)
-        return compared(running, latest)
-    async with turns.looking_back(running.interval / 2) as now:
-        if not now:
-            running.problem = WAITING
-            return compared(running, latest)
-        if running.tries and not await _learn(running, spec, sampler, request, turns, sticky=sticky):
-            return compared(running, latest)  # the ticks of meanwhile are asked for again
-        await _catch_up(running, sampler, request, created, turns, latest=latest, sticky=sticky, observer=observer)
-    return compared(running, latest)
+    if not running.tries and wanted.latest - running.through <= SHARED_TICKS * running.interval:
+        await _catch_up(running, sampler, wanted, turns, sticky=sticky, observer=observer)
+        return compared(running, wanted.latest)
+    running.problem = WAITING
+    try:
+        async with turns.looking_back(wanted.request.server.url), asyncio.timeout(LONGEST_LOOK):
+            running.problem = LOOKING
+            # Otherwise the ticks of meanwhile are asked for again.
+            if not running.tries or await _learn(running, spec, sampler, wanted, turns, sticky=sticky):
+                await _catch_up(running, sampler, wanted, turns, sticky=sticky, observer=observer)
+    except TimeoutError:
+        running.tries = max(0, running.tries - 1)
+        running.problem = f"looking back took longer than {LONGEST_LOOK:.0f} s"
+    finally:
+        if running.problem in {WAITING, LOOKING}:
+            running.problem = ""
+    return compared(running, wanted.latest)
 
 
-async def _catch_up(  # noqa: PLR0913 - as above
+async def _catch_up(
     running: Running,
     sampler: Sampler,
-    request: MetricRequest,
-    created: Mapping[str, float],
+    wanted: Wanted,
     turns: Turns,
     *,
-    latest: float,
     sticky: bool,
     observer: TickObserver | None,
 ) -> None:
     """Feed the ticks that are missing, those of one look at most."""
-    step = running.interval
+    step, latest = running.interval, wanted.latest
     if latest <= running.through + step / 2:
         return
     first = on_grid(running, latest)
     last = min(latest, round(first + (MOST_TICKS - 1) * step, 3))
-    found = await _missing(sampler, request, (first, last, step), created)
+    found = await _missing(sampler, wanted, (first, last, step))
     whole = [reading for reading in found if reading.complete]
-    running.problem = next((reading.message for reading in found if not reading.complete), "")
     await running.feed(whole, sticky=sticky, observer=observer, turns=turns)
+    running.problem = next((reading.message for reading in found if not reading.complete), "")
 
 
-async def _missing(
-    sampler: Sampler, request: MetricRequest, stretch: tuple[float, float, float], created: Mapping[str, float]
-) -> Sequence[CounterReadings]:
+async def _missing(sampler: Sampler, wanted: Wanted, stretch: tuple[float, float, float]) -> Sequence[CounterReadings]:
     """The ticks of a stretch (first, last, step: seconds).
 
     A few are asked for one by one: many rollouts miss the same ones, and share these answers, which those of a range they cannot.
@@ -305,34 +333,35 @@ async def _missing(
     first, last, step = stretch
     count = round((last - first) / step) + 1
     if count > SHARED_TICKS:
-        log.info("asking for missed ticks", rollout=request.key, first=first, last=last)
-        return await sampler.counters_between(request, first, last, step, created)
+        log.info("asking for missed ticks", rollout=wanted.request.key, first=first, last=last)
+        return await sampler.counters_between(wanted.request, first, last, step, wanted.created)
     found = []
     for number in range(count):
-        found.append(await sampler.counters(request, round(first + number * step, 3), created))
+        found.append(await sampler.counters(wanted.request, round(first + number * step, 3), wanted.created))
         if not found[-1].complete:
             break
     return found
 
 
 async def _learn(
-    running: Running, spec: CanaryRolloutSpec, sampler: Sampler, request: MetricRequest, turns: Turns, *, sticky: bool
+    running: Running, spec: CanaryRolloutSpec, sampler: Sampler, wanted: Wanted, turns: Turns, *, sticky: bool
 ) -> bool:
     """Stable's past, before the first tick; whether it is in, or is not waited for any longer."""
     steps = math.floor(min(spec.metrics.history, LONGEST_REPLAY) / HISTORY_STEP)
-    running.tries -= 1
-    end = running.began
+    end, request = running.began, wanted.request
     if request.tenants:
         # The order of the tenants is the revision's own: before it, a bucket held others.
         steps = min(steps, math.floor((end - (request.began or end)) / HISTORY_STEP))
         steps = steps if steps >= FEWEST_OF_TENANTS else 0
     if steps:
         readings = await sampler.counters_between(request, end - steps * HISTORY_STEP, end, HISTORY_STEP, {})
-        running.problem = next((reading.message for reading in readings if not reading.complete), "")
-        if running.problem and running.tries:
+        running.tries -= 1  # a look that is cancelled costs none
+        problem = next((reading.message for reading in readings if not reading.complete), "")
+        if problem and running.tries:
+            running.problem = problem
             return False
-        whole = [reading for reading in readings if reading.complete]
-        await running.learn(whole, sticky=sticky, turns=turns)
+        if whole := [reading for reading in readings if reading.complete]:
+            await running.learn(whole, sticky=sticky, turns=turns)
     running.tries = 0
     return True
 

@@ -134,7 +134,7 @@ class Operator:
                 tasks.create_task(lease.keep(), name="lease")
                 await self._begin()
                 tasks.create_task(self.queue.run(), name="reconciles")
-                tasks.create_task(self.checks.queue.run(), name="evaluations")
+                tasks.create_task(self.checks.run(), name="evaluations")
         finally:
             await lease.release()
 

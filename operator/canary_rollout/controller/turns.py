@@ -15,7 +15,19 @@ BUSY: Final = 0.02
 """Seconds of CPU time after which everything else on the loop has its turn."""
 
 LOOKING_BACK: Final = 2
-"""Rollouts that look back at the same time: one waits for Prometheus while the other reckons."""
+"""Rollouts that look back at one Prometheus at the same time: one waits for the answer while the other reckons."""
+
+ALL_LOOKING_BACK: Final = 16
+"""The same of all servers together: each holds a thousand ticks in memory meanwhile."""
+
+
+class _Places:
+    """Of one server; kept while somebody holds one or waits for it."""
+
+    __slots__ = ("free", "users")
+
+    def __init__(self) -> None:
+        self.free, self.users = asyncio.Semaphore(LOOKING_BACK), 0
 
 
 class Turns:
@@ -30,7 +42,8 @@ class Turns:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._began = clock()
-        self._back = asyncio.Semaphore(LOOKING_BACK)
+        self._all = asyncio.Semaphore(ALL_LOOKING_BACK)
+        self._places: dict[str, _Places] = {}
 
     async def pause(self) -> None:
         """Call before anything that takes about a millisecond: lets others go first once :data:`BUSY` is used up.
@@ -43,16 +56,17 @@ class Turns:
                 self._began = self._clock()
 
     @asynccontextmanager
-    async def looking_back(self, patience: float) -> AsyncIterator[bool]:
-        """Hold one of the places for what takes long (a stretch of the past); whether there was one within ``patience`` seconds."""
-        found = True
+    async def looking_back(self, server: str) -> AsyncIterator[None]:
+        """Hold one of a Prometheus server's places for what takes long (a stretch of the past); first come, first served.
+
+        A server that is slow keeps those waiting who ask it, and nobody else.
+        """
+        places = self._places.setdefault(server, _Places())
+        places.users += 1
         try:
-            async with asyncio.timeout(patience):
-                await self._back.acquire()
-        except TimeoutError:
-            found = False
-        try:
-            yield found
+            async with places.free, self._all:
+                yield
         finally:
-            if found:
-                self._back.release()
+            places.users -= 1
+            if not places.users:
+                del self._places[server]

@@ -105,27 +105,22 @@ async def test_halt_rules_are_judged_in_time_while_stables_past_is_looked_at(int
         assert world.status["halt"]["rule"] == "error-rate"
 
 
-async def test_a_look_back_is_gone_on_with_beside_the_evaluations_and_ends_with_the_same_ticks_as_a_quick_one():
+async def test_a_look_back_that_takes_long_ends_with_the_same_evidence_as_a_quick_one():
     async def evidence(seconds):
-        numbers, memory = SlowPast(seconds), memory_of(history="30m")
-        checks = checks_of({KEY: memory}, numbers, pods := GatedPods(), lambda key: judged.append((key, now())))
-        judged = []
+        numbers, memory, pods, judged = SlowPast(seconds), memory_of(history="30m"), GatedPods(), []
+        numbers.stable["error-rate"] = numbers.canary["error-rate"] = 0.0006
         pods.answers.set()
-        began = now()
+        checks = checks_of({KEY: memory}, numbers, pods, judged.append)
         async with evaluating(checks):
             checks.follow(KEY, memory)
-            await asyncio.sleep(200 - (now() - began))
-            assert len(judged) >= 18
-            found = memory.comparing
-            assert not found.tries
-            return numbers.looks, found.through - began, found.comparison.checkpoint()["spread"]
+            await asyncio.sleep(400)
+        found = memory.comparing
+        assert (found.tries, numbers.looks, len(judged)) == (0, 1, 40)
+        return found.comparison.checkpoint(), found.tests, found.comparison.gate(), found.through
 
-    slow = await evidence(55.0)
-    begins_anew = now()
-    quick = await evidence(0.0)
-    assert slow[0] == quick[0] == 1
-    assert begins_anew == 200
-    assert slow[1] == quick[1]
+    slow, quick = await asyncio.gather(evidence(95.0), evidence(0.0))
+    assert slow == quick
+    assert slow[0]["errors"]
 
 
 async def test_one_rollout_looks_back_once_at_a_time_and_not_after_it_has_ended():
@@ -192,3 +187,33 @@ async def test_lists_that_hang_keep_nobody_waiting_whose_pods_are_known():
         assert api.lists == LISTING
         assert len(judged) >= 2
         assert set(judged) == {(SHOP, f"app-{LISTING + 4}")}
+
+
+async def test_a_comparison_that_breaks_is_told_after_the_halt_rules_are_judged():
+    class Broken(Numbers):
+        async def counters(self, request, at, created=None):
+            raise ArithmeticError(at)
+
+    class Told:
+        errors = ()
+
+        def started(self, key, late):
+            pass
+
+        def ended(self, key, outcome, seconds):
+            pass
+
+        def retrying(self, key, error, delay):
+            self.errors += (error,)
+
+    memory, pods, judged, told = memory_of(), GatedPods(), [], Told()
+    pods.answers.set()
+    api = FakeApi(wall=api_wall).client()
+    access = Access(api, Wall())
+    checks = Checks(Broken(), pods, Wall(), judged.append, lambda: {KEY: memory}, access=access, observer=told)
+    async with evaluating(checks):
+        checks.follow(KEY, memory)
+        await asyncio.sleep(15)
+    assert memory.assessment is not None
+    assert len(judged) == len(told.errors) > 0
+    assert all(isinstance(error, ArithmeticError) for error in told.errors)

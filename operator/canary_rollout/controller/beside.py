@@ -10,7 +10,8 @@ from canary_rollout.controller.comparing import Running, Wanted
 from canary_rollout.controller.queue import Key
 
 PATIENCE: Final = 2.0
-"""Seconds that an evaluation whose samples are in waits for the comparison that it began. Later ones do not wait for it."""
+"""Seconds that an evaluation whose samples are in waits for the comparison that it began, half an interval at most.
+Later ones do not wait for it."""
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Beside:
             self.drop(key)
         task = asyncio.get_running_loop().create_task(compare(wanted), name=f"comparison {key[0]}/{key[1]}")
         self._looks[key] = _Look(running, wanted, task)
-        return PATIENCE
+        return min(PATIENCE, running.interval / 2)
 
     async def wait(self, key: Key, patience: float) -> None:
         """Wait until a rollout's is done, ``patience`` seconds at most."""

@@ -15,6 +15,8 @@ from canary_rollout.agent.settings import from_environment
 from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, SERVICES
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.routing import Pin, RequestHeaders, ResponseHeaders, Sticky
+from canary_rollout.model.spec import CanaryRolloutSpec
+from canary_rollout.model.stored import STORED
 from canary_rollout.traffic.envoy import EnvoyRouter
 from canary_rollout.traffic.envoy.document import ENVOY_KEY, EnvoyDocument, Upstream
 from canary_rollout.traffic.envoy.resources import checks_until_over, clusters, listeners
@@ -102,6 +104,27 @@ async def test_a_lowering_is_written_although_the_service_is_gone(world):
     assert world.view().weight == 0
     answer = await world.router().ensure(Route(5000, "v2", "v1"), fence=world.view().resource_version)
     assert isinstance(answer, Rejected)
+
+
+async def test_what_an_earlier_version_told_is_read_and_lowered_without_it(world):
+    """Its spec is stored, its document stands in the ConfigMap, and neither would be taken today."""
+    await world.route(500)
+    written = parse_as(EnvoyDocument, world.config_map()["data"][ENVOY_KEY])
+    text = written.model_copy(update={"request_headers": unchecked(RequestHeaders(), version="X-Auth-User")}).dump()
+    await world.api.client("canaryrollout").merge_patch(
+        CONFIG_MAPS, NAMESPACE, "checkout-envoy", {"data": {ENVOY_KEY: text}}
+    )
+    raw = envoy_spec().model_dump(
+        mode="json", by_alias=True, include={"workload", "traffic", "metrics"}, exclude_unset=True
+    )
+    raw["traffic"]["requestHeaders"] = {"version": "X-Auth-User"}
+    world.spec = CanaryRolloutSpec.model_validate(raw, context=STORED)
+    view = world.view()
+    assert (view.weight, view.revision, view.contested_by, view.outdated) == (500, "v2", "", True)
+    assert world.router().problems() == []
+    await world.route(0)
+    assert world.view().weight == 0
+    assert "X-Auth-User" not in world.config_map()["data"][ENVOY_KEY]
 
 
 async def test_somebody_elses_overwrite_is_named_and_taken_back(world):

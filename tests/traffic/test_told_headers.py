@@ -1,6 +1,7 @@
 """Headers that tell the version: no router that writes any writes one that somebody else relies on."""
 
 import dataclasses
+import json
 
 import pytest
 from wrong_rollouts.bad import RELIED_ON
@@ -9,9 +10,11 @@ from canary_rollout.kube.port import HTTP_ROUTES
 from canary_rollout.model.route import Route
 from canary_rollout.model.routers import GatewayApiTraffic, OwnedRoute, ParentRef
 from canary_rollout.model.routing import RequestHeaders, ResponseHeaders, Traffic
-from canary_rollout.traffic.envoy.document import EnvoyDocument, Upstream
+from canary_rollout.model.stored import STORED
+from canary_rollout.traffic.envoy.document import ENVOY_KEY, EnvoyDocument, Upstream
 from canary_rollout.traffic.envoy.routes import Routes
 from canary_rollout.traffic.gateway_api_render import Backends, render
+from canary_rollout.traffic.nginx.document import DocumentError, parse_as
 from canary_rollout.traffic.nginx.render import ProxyConfig, render_config
 from canary_rollout.traffic.port import RouterError
 
@@ -64,3 +67,31 @@ def test_a_name_of_ones_own_is_written_both_ways(rendered):
     text = rendered(RequestHeaders(version="X-Release"), ResponseHeaders(version="X-Served-By")).lower()
     assert "x-release" in text
     assert "x-served-by" in text
+
+
+@pytest.mark.parametrize("rendered", RENDERERS)
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_what_an_earlier_version_stored_is_rendered_without_it(rendered, name):
+    """A lowering must not fail for it."""
+    named = {"version": name, "cohort": "X-Group"}
+    told, answered = (kind.model_validate(named, context=STORED) for kind in (RequestHeaders, ResponseHeaders))
+    assert (told.version, answered.version) == ("", "")
+    assert rendered(told, answered) == rendered(
+        RequestHeaders(version="", cohort="X-Group"), ResponseHeaders(version="", cohort="X-Group")
+    )
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_what_an_earlier_version_told_an_envoy_is_read_and_rendered_by_nobody(name):
+    written = ENVOY.model_copy(update={"request_headers": unchecked(RequestHeaders(), version=name)})
+    found = parse_as(EnvoyDocument, written.dump(), ENVOY_KEY)
+    assert (found.weight, found.request_headers.version, found.identity) == (50, name, written.identity)
+    with pytest.raises(RouterError, match="meaning of its own"):
+        Routes(found).configuration()
+
+
+def test_a_name_that_never_was_one_is_no_more_read_from_an_envoy_than_before():
+    raw = json.loads(ENVOY.dump())
+    raw["requestHeaders"] = {"version": "a b"}
+    with pytest.raises(DocumentError, match="header name"):
+        parse_as(EnvoyDocument, json.dumps(raw), ENVOY_KEY)

@@ -7,13 +7,14 @@ file, a query or a URL by way of the one that forgot to look.
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from canary_rollout.model.cel import KEY, Rule, literal, quoted
+from canary_rollout.model.stored import is_stored, is_stored_spec
 
 _SHOWN: Final = 60
 
@@ -40,6 +41,8 @@ class Text:
         wanted: completes "<value> is not …": what it should be, and how to mend it.
         refused: further (pattern, sentence) pairs for mistakes people really make; the pattern must not be found.
         shortest: characters.
+        stored: what becomes of a value of ``refused`` in something that was stored before those patterns were added (see
+            ``model.stored``): it is refused there too, it counts, or it is read as "".
     """
 
     pattern: str
@@ -47,12 +50,24 @@ class Text:
     wanted: str
     refused: tuple[tuple[str, str], ...] = ()
     shortest: int = 1
+    stored: Literal["refused", "counts", "empty"] = "refused"
 
     def check(self, value: str) -> str:
         """``value`` itself; raises PydanticCustomError with the sentence."""
         for pattern, sentence in self.refused:
             if re.search(pattern, value):
                 raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
+        return self._checked_shape(value)
+
+    def check_stored(self, value: str, info: ValidationInfo) -> str:
+        """As :meth:`check`, but for what was stored before ``refused`` was there."""
+        if not is_stored(info.context):
+            return self.check(value)
+        self._checked_shape(value)
+        gone = self.stored == "empty" and is_stored_spec(info.context)
+        return "" if gone and any(re.search(pattern, value) for pattern, _ in self.refused) else value
+
+    def _checked_shape(self, value: str) -> str:
         # fullmatch on the bare pattern: "$" would admit a trailing newline.
         fits = self.shortest <= len(value) <= self.longest
         if not fits or not re.fullmatch(self.pattern.removeprefix("^").removesuffix("$"), value):
@@ -61,6 +76,8 @@ class Text:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check after pydantic's own string check."""
+        if self.stored != "refused":
+            return core_schema.with_info_after_validator_function(self.check_stored, handler(source))
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

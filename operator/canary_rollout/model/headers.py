@@ -118,6 +118,7 @@ OwnHeaderName = Annotated[
             ),
         ),
         shortest=0,
+        stored="empty",
     ),
 ]
 SentHeaderName = Annotated[
@@ -132,6 +133,7 @@ SentHeaderName = Annotated[
                 _SET_BY_US,
             ),
         ),
+        stored="counts",
     ),
 ]
 SentHeaderText = Annotated[
@@ -146,6 +148,7 @@ SentHeaderText = Annotated[
                 _IN_PLAIN_SIGHT,
             ),
         ),
+        stored="counts",
     ),
 ]
 

@@ -3,12 +3,13 @@
 from collections import Counter
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
 from canary_rollout.model.fields import DnsLabel, DnsName, LabelName, SafeValue, SpecModel, Text, Url
 from canary_rollout.model.headers import CREDENTIALS, SentHeaderName, SentHeaderText, is_credential
+from canary_rollout.model.stored import is_stored
 from canary_rollout.model.units import Duration, SecondOrMore
 
 SOURCES: Final = (
@@ -116,10 +117,10 @@ class Header(SpecModel):
     secret_ref: SecretKey | None = Field(None, description="Where its value is, if not everybody is to read it.")
 
     @model_validator(mode="after")
-    def _one_value(self) -> Self:
+    def _one_value(self, info: ValidationInfo) -> Self:
         if (self.value is None) == (self.secret_ref is None):
             raise ValueError("a header names exactly one of value and secretRef")
-        if self.value is not None and is_credential(self.name):
+        if self.value is not None and is_credential(self.name) and not is_stored(info.context):
             raise ValueError(_IN_PLAIN_SIGHT)
         return self
 
@@ -174,9 +175,11 @@ class Access(SpecModel):
     )
 
     @model_validator(mode="after")
-    def _one_authorization(self) -> Self:
+    def _one_authorization(self, info: ValidationInfo) -> Self:
         if self.bearer_token_secret_ref is not None and self.basic_auth is not None:
             raise ValueError("name at most one of bearerTokenSecretRef and basicAuth: both are sent in the same header")
+        if is_stored(info.context):
+            return self
         names = [header.name.lower() for header in self.headers]
         if "authorization" in names and (self.bearer_token_secret_ref or self.basic_auth):
             raise ValueError(_TWO_CREDENTIALS)

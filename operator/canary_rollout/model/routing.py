@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, model_validator
 
 from canary_rollout.model import cel
 from canary_rollout.model.cel import Rule
@@ -21,6 +21,7 @@ from canary_rollout.model.routers import (
     TraefikTraffic,
     VirtualServerTraffic,
 )
+from canary_rollout.model.stored import is_stored
 
 _ONE_KEY: Final = "sticky names exactly one of header, cookie and clientIP"
 
@@ -97,8 +98,8 @@ class _Told(SpecModel):
     version: OwnHeaderName = Field("X-Canary-Version", description='Header with the version; "" switches it off.')
 
     @model_validator(mode="after")
-    def _different(self) -> Self:
-        if self.cohort and self.cohort.lower() == self.version.lower():
+    def _different(self, info: ValidationInfo) -> Self:
+        if not is_stored(info.context) and self.cohort and self.cohort.lower() == self.version.lower():
             raise ValueError(_SAME_HEADER)
         return self
 
@@ -198,12 +199,14 @@ class Traffic(SpecModel):
     )
 
     @model_validator(mode="after")
-    def _one_router(self) -> Self:
+    def _one_router(self, info: ValidationInfo) -> Self:
         given = [name for name, field in ROUTERS.items() if getattr(self, field) is not None]
         if len(given) != 1:
             raise ValueError(f"{_ONE_ROUTER} ({' or '.join(ROUTERS)}); found {' and '.join(given) or 'none'}")
         if self.ingress_nginx is not None and self.sticky is not None and self.sticky.header is not None:
             raise ValueError(_NO_STICKY_HEADER)
+        if is_stored(info.context):
+            return self
         told = {self.request_headers.cohort.lower(), self.request_headers.version.lower()}
         tenant = self.sticky.header if self.sticky is not None else None
         choice = self.pin.header if self.pin is not None else None

@@ -3,14 +3,25 @@
 Data alone: the agent makes Envoy's resources of it, so nothing in it can mean anything to Envoy but what it is.
 """
 
-from typing import Final
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from canary_rollout.model.routing import Pin, RequestHeaders, ResponseHeaders, Sticky
+from canary_rollout.model.stored import AS_WRITTEN
 from canary_rollout.traffic.nginx.document import RouteDocument
 
 ENVOY_KEY: Final = "envoy.json"
+_Headers = TypeVar("_Headers", RequestHeaders, ResponseHeaders)
+
+
+def _as_written(kind: type[_Headers]) -> BeforeValidator:
+    """Names that an earlier version wrote are read, or nobody could tell what the proxies serve; none of them is rendered."""
+
+    def read(raw: Any) -> Any:
+        return kind.model_validate(raw, context=AS_WRITTEN) if isinstance(raw, dict) else raw
+
+    return BeforeValidator(read)
 
 
 class Upstream(BaseModel):
@@ -44,6 +55,6 @@ class EnvoyDocument(RouteDocument):
     canary: Upstream
     sticky: Sticky | None = None
     pin: Pin | None = None
-    request_headers: RequestHeaders = Field(default_factory=RequestHeaders)
-    response_headers: ResponseHeaders = Field(default_factory=ResponseHeaders)
+    request_headers: Annotated[RequestHeaders, _as_written(RequestHeaders)] = Field(default_factory=RequestHeaders)
+    response_headers: Annotated[ResponseHeaders, _as_written(ResponseHeaders)] = Field(default_factory=ResponseHeaders)
     trusted_proxies: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Deleting a CanaryRollout: traffic on stable, the canary's Deployment given back, everything else as it was."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -14,12 +15,15 @@ from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.route import Latch, Route
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import RolloutState
+from canary_rollout.model.stored import STORED
 from canary_rollout.model.units import FULL, UnitError, format_weight, parse_instant
 from canary_rollout.workloads.deployments import WorkloadError
 
 PATIENCE = 60.0
 """Seconds a deletion waits for the data plane to confirm, or for something that refuses; the lowering is written in any case."""
 _LOOK_AGAIN = 1.0
+_NOBODY_ASKS: Final = {"prometheus": "http://localhost"}
+"""Where numbers come from while something is deleted: nobody looks at any."""
 _REFUSALS = (RouteRejectedError, WorkloadError, InvalidError, ForbiddenError)
 
 
@@ -81,13 +85,24 @@ async def let_go(api: KubeApi, rollout: Object, why: str, *, now: float) -> Good
 
 
 def spec_of(rollout: Object) -> CanaryRolloutSpec | None:
-    """What a deletion needs of a spec that is not valid as a whole: where the route and the Deployments are."""
-    spec = rollout.get("spec")
-    needed = {key: spec[key] for key in ("workload", "traffic", "metrics") if key in spec} if spec else {}
-    try:
-        return CanaryRolloutSpec.model_validate(needed)
-    except ValidationError:
+    """What a deletion needs of a spec that is not valid as a whole: where the route and the Deployments are.
+
+    How requests are told apart, and what is told about them, is kept where it can be read: at weight 0 nothing rests on it.
+    """
+    spec = rollout.get("spec") or {}
+    workload, traffic = spec.get("workload"), spec.get("traffic")
+    if not isinstance(traffic, dict):
         return None
+    untold = {key: value for key, value in traffic.items() if key not in {"requestHeaders", "responseHeaders"}}
+    bare = {key: value for key, value in untold.items() if key not in {"sticky", "pin"}}
+    for kept in (traffic, untold, bare):
+        try:
+            return CanaryRolloutSpec.model_validate(
+                {"workload": workload, "traffic": kept, "metrics": _NOBODY_ASKS}, context=STORED
+            )
+        except ValidationError:
+            continue
+    return None
 
 
 def held(rollout: Object) -> bool:

@@ -19,11 +19,16 @@ from canary_rollout.model.effective import resolve
 from canary_rollout.model.shared import share_field_sets
 from canary_rollout.model.spec import CanaryRolloutSpec, HaltRule, Stage
 from canary_rollout.model.status import MAX_HALTS, CanaryRolloutStatus, Halt, RolloutState
+from canary_rollout.model.stored import STORED
 
 log: Final = structlog.get_logger(__name__)
 
 _SAME_MOMENT: Final = 0.001
 """Seconds by which an instant may differ after it was written and read back."""
+_STORED_BEFORE: Final = (
+    " (an earlier version took this; until it is mended, the stored spec is watched and lowered by, and headers that may not be "
+    "told are left out)"
+)
 
 
 @dataclass(slots=True)
@@ -82,7 +87,8 @@ class Memory:
 
     Attributes:
         uid: of the object; one that was created again under the same name is another.
-        written: the last valid spec as somebody wrote it; ``None`` when this process has not seen one.
+        written: the last valid spec as somebody wrote it, or one that an earlier version took for valid and that was stored when
+            this process began; ``None`` when it has seen neither.
         spec: the same with whole halt rules, those of the sets it refers to among them; what everything goes by.
         set_problems: why a set could not be taken in.
         taken: the rules of each set as they were taken in last.
@@ -159,12 +165,19 @@ class Memory:
     def _read_spec(self, rollout: Object) -> None:
         from canary_rollout.model.explain import explain_validation_error  # noqa: PLC0415 - only when something changed
 
+        raw = rollout.get("spec") or {}
         try:
-            self.written, self.spec_error = CanaryRolloutSpec.model_validate(rollout.get("spec") or {}), ""
+            self.written, self.spec_error = CanaryRolloutSpec.model_validate(raw), ""
         except ValidationError as error:
             # The last valid one stays: what serves by it is still watched, and taken back when it does harm.
             self.spec_error = explain_validation_error(error)
-            return
+            if self.written is not None:
+                return
+            try:
+                self.written = CanaryRolloutSpec.model_validate(raw, context=STORED)
+            except ValidationError:
+                return
+            self.spec_error += _STORED_BEFORE
         share_field_sets(self.written)
         self.sets_as_of = None
         # Until the sets are looked up, those of the last time stand in.

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "manifests" / "rbac.yaml"
 WITHIN = 120.0
 API = "canaryrollout.dev/v1alpha1"
+WEIGHT = "nginx.ingress.kubernetes.io/canary-weight"
 
 ELSEWHERE = {
     (
@@ -168,6 +169,7 @@ class Shop:
         admin = self.cluster.admin
         for name in WAYS:
             await self.phase(name, "Idle")
+        await eventually(lambda: ("configmaps", "patch") in self.used(), "nginx' ConfigMap written", WITHIN)
 
         async def release(name, tag):
             image = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": f"idle:{tag}"}]}}}}
@@ -179,9 +181,17 @@ class Shop:
             await self.phase(name, "Succeeded")
         await release("web", "v3")
         await self.phase("web", "Progressing")
+        await admin.wait_for(
+            *("networking.k8s.io/v1", "Ingress", "web-canary"),
+            lambda found: found["metadata"]["annotations"].get(WEIGHT) == "5000",
+            namespace=self.namespace,
+            what="half of the traffic",
+            timeout=WITHIN,
+        )
         await admin.delete(API, "CanaryRollout", "web", namespace=self.namespace)
         await admin.wait_gone(API, "CanaryRollout", "web", namespace=self.namespace, timeout=WITHIN)
-        await eventually(lambda: ("events", "create") in self.used(), "an Event written")
+        for right in (("events", "create"), ("ingresses", "delete")):
+            await eventually(lambda right=right: right in self.used(), f"{right} used", WITHIN)
 
     async def clear(self):
         await self.cluster.admin.delete(API, "ClusterHaltRuleSet", "everybodys")

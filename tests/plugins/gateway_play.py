@@ -295,7 +295,7 @@ async def main() -> None:
                 for case in cases:
                     await case.set_up()
                 await asyncio.gather(*(case.play() for case in cases))
-        except BaseException:
+        except BaseException:  # raised again
             # Whatever ended it, a time limit from outside too: the logs go with the cluster, and they say why.
             for log in ("contour.log", "envoy.log", *(file.name for file in cluster.run_dir.glob("operator-*.log"))):
                 with contextlib.suppress(OSError):

@@ -207,7 +207,7 @@ class Proxy:
                 await self._nginx.test(target)
             if not hurry:
                 await asyncio.sleep(max(0.0, self._reloaded + BETWEEN_RELOADS - time.monotonic()))
-        except BaseException:
+        except BaseException:  # raised again
             # Refused, or cancelled (a lowering takes its place): nothing points there, so nobody else would remove it.
             self._workspace.discard(target)
             raise

@@ -94,7 +94,7 @@ class LocalCluster:
         )
         try:
             await self._start(controlplane_binary, prometheus_binary)
-        except BaseException:
+        except BaseException:  # raised again
             # Failed, cancelled or interrupted half-way: nobody calls __aexit__ then, and no process may stay.
             await self._stop()
             raise

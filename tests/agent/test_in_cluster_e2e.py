@@ -15,6 +15,7 @@ from canary_rollout.kube.cache import Cache
 from canary_rollout.kube.client import Client
 from canary_rollout.kube.port import CONFIG_MAPS, ConflictError
 from canary_rollout.local.demo_cast import IMAGES
+from canary_rollout.local.demo_objects import APP_IMAGE
 from canary_rollout.model.spec import CanaryRolloutSpec, Cohort
 from canary_rollout.traffic.port import Latch, Route, RouterContext
 from canary_rollout.traffic.registry import router_for
@@ -62,7 +63,8 @@ async def client(local_cluster):
 
 
 async def apply_example(local_cluster, namespace, *names):
-    local_cluster.images.update(IMAGES)
+    # Not the operator's: other tests install its Deployment, and its pods would mind everybody's rollouts.
+    local_cluster.images.update({name: IMAGES[name] for name in (APP_IMAGE, "canary-rollout/agent")})
     for name in names:
         documents = [
             one

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
 import socket
 import struct
 import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -261,6 +264,38 @@ async def test_the_process_reports_obeys_and_ends_with_its_input():
     assert last[-1]["event"] == "final"
     assert last[-1]["sent"] > 0
     assert process.returncode == 0
+
+
+def unread_bytes(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"0000"), sys.byteorder)
+
+
+async def test_requests_go_out_while_nobody_reads_the_reports():
+    served = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(APP)
+            served += 1
+
+    unread, reports = os.pipe()
+    async with serving(count) as port:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "canary_rollout.local.load", "--target", f"127.0.0.1:{port}", "--every", "0.001",
+            stdin=asyncio.subprocess.PIPE, stdout=reports,
+        )  # fmt: skip
+        os.close(reports)
+        await until(lambda: unread_bytes(unread) >= 60_000)
+        full = served
+        await until(lambda: served >= full + 400)
+        process.stdin.close()
+        with open(unread, encoding="utf-8") as lines:  # noqa: ASYNC230, PTH123  # a pipe; a thread reads it
+            text = await asyncio.to_thread(lines.read)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    last = json.loads(text.splitlines()[-1])
+    assert (last["event"], last["not_sent"], last["transport_errors"]) == ("final", 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A real Kubernetes for tests: the session fixture ``local_cluster`` and a fresh ``namespace`` per test.
 
 Tests marked ``e2e`` run in the session's event loop (set here), because the cluster's node lives in it: so they must
-never block it, ``await local_cluster.kubectl(...)`` instead of ``subprocess.run``. Each xdist worker has a cluster of
+never block it, ``await local_cluster.kubectl(...)`` instead of ``subprocess.run``. That loop stands still while a test runs
+that is not in it, and with it kubelet, probes and whatever reads from processes; so these come last, in one piece, and those
+that share the play of ``tests/e2e`` at the very end. Each xdist worker has a cluster of
 its own. Images are registered as a test needs them: ``local_cluster.images["name"] = [...]``.
 """
 
@@ -23,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("e2e") is not None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    items.sort(key=_turn)  # stable: what was shuffled stays shuffled
+
+
+def _turn(item: pytest.Item) -> int:
+    """What needs the session's loop to go on comes later; see above."""
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    return 2 if "stage_set" in fixtures else int("local_cluster" in fixtures)
 
 
 async def eventually(condition: Callable[[], object], what: str, within: float = 60.0) -> None:

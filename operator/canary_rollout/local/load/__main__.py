@@ -8,14 +8,20 @@ the load ends with whoever started it.
 import argparse
 import asyncio
 import json
+import os
+import queue
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from canary_rollout.local.load.config import LoadConfig, LoadConfigError
 from canary_rollout.local.load.generator import LoadGenerator
+
+_UNREAD_SECONDS = 5.0
+"""How long the end waits for somebody to read."""
 
 
 def parse_target(text: str) -> tuple[str, int]:
@@ -47,13 +53,47 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def emit(event: str, values: dict[str, Any]) -> None:
-    """Write one line of the report."""
-    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-    sys.stdout.flush()
+class Reports:
+    """Lines on standard output, written by a thread: requests are due whether or not anybody reads at the moment."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="reports", daemon=True)
+        self._thread.start()
+        self.broken = False
+        """Whether whoever read is gone."""
+
+    def emit(self, event: str, values: dict[str, Any]) -> None:
+        """Write one line."""
+        self._lines.put(json.dumps({"event": event, **values}))
+
+    @property
+    def behind(self) -> bool:
+        """Whether a line waits to be read."""
+        return not self._lines.empty()
+
+    def close(self) -> None:
+        """Return when everything is written, or nobody has read for a while."""
+        self._lines.put(None)
+        self._thread.join(_UNREAD_SECONDS)
+
+    def _write(self) -> None:
+        try:
+            while (line := self._lines.get()) is not None:
+                _write_all(f"{line}\n".encode())
+        except BrokenPipeError:
+            self.broken = True
 
 
-async def obey(generator: LoadGenerator, reader: asyncio.StreamReader) -> None:
+def _write_all(data: bytes) -> None:
+    """To standard output past its buffer, whose lock a thread that waits for a reader would hold at the end."""
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+async def obey(
+    generator: LoadGenerator, reader: asyncio.StreamReader, emit: Callable[[str, dict[str, Any]], None]
+) -> None:
     """Carry out commands until one of them is ``stop``, or there are no more."""
     singles: set[asyncio.Task[None]] = set()
 
@@ -79,7 +119,7 @@ async def obey(generator: LoadGenerator, reader: asyncio.StreamReader) -> None:
                 emit("error", {"message": f"unknown command {line[0]!r}"})
 
 
-async def run(arguments: argparse.Namespace) -> int:
+async def run(arguments: argparse.Namespace, reports: Reports) -> None:
     """Make load until told to stop."""
     given = {item.name: getattr(arguments, item.name, None) for item in fields(LoadConfig) if item.name != "targets"}
     config = LoadConfig(
@@ -87,7 +127,7 @@ async def run(arguments: argparse.Namespace) -> int:
     )
     generator = LoadGenerator(config, arguments.log)
     await generator.start()
-    emit("started", generator.snapshot().to_dict())
+    reports.emit("started", generator.snapshot().to_dict())
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -95,29 +135,33 @@ async def run(arguments: argparse.Namespace) -> int:
     async def report() -> None:
         while True:
             await asyncio.sleep(arguments.every)
-            emit("counts", generator.snapshot().to_dict())
+            if not reports.behind:
+                reports.emit("counts", generator.snapshot().to_dict())
 
-    reports = asyncio.create_task(report())
+    reporting = asyncio.create_task(report())
     try:
         async with asyncio.timeout(arguments.duration or None):
-            await obey(generator, reader)
+            await obey(generator, reader, reports.emit)
     except TimeoutError:
         pass  # the duration is over
     finally:
-        reports.cancel()
-        emit("final", (await generator.stop()).to_dict())
-    return 0
+        reporting.cancel()
+        reports.emit("final", (await generator.stop()).to_dict())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; 2 when the settings make no sense or nobody listens."""
+    """Entry point; 2 when the settings make no sense or nobody listens, 1 when nobody reads any more."""
+    arguments = parser().parse_args(argv)
+    reports = Reports()
+    code = 0
     try:
-        return asyncio.run(run(parser().parse_args(argv)))
+        asyncio.run(run(arguments, reports))
     except (LoadConfigError, OSError, TimeoutError) as error:
-        emit("error", {"message": f"{type(error).__name__}: {error}"})
-        return 2
-    except BrokenPipeError:
-        return 1
+        reports.emit("error", {"message": f"{type(error).__name__}: {error}"})
+        code = 2
+    finally:
+        reports.close()
+    return 1 if reports.broken else code
 
 
 if __name__ == "__main__":

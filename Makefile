@@ -43,9 +43,13 @@ test-unit: $(STAMP)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report= -m "$(UNIT)"
 
+# Real parts in real time, on a machine that may stand still for seconds: a story that fails is told once more, three of all
+# at most, and what it said the first time is printed. Unit tests get no second chance.
+AGAIN := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
+
 test-e2e: $(STAMP)
 	@$(BIN)/python -m canary_rollout.local fetch
-	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report= -m "not ($(UNIT))"
+	@$(BIN)/python -m pytest -q $(AGAIN) --cov --cov-append --cov-report= -m "not ($(UNIT))"
 
 coverage: $(STAMP) ## Branch coverage of the last test run: pure rooms >= 95 %, all >= 85 %
 	@$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true

@@ -197,6 +197,7 @@ class There:
     )
     name: str = "checkout"
     canary: str = "checkout-canary"
+    stable: str = "checkout"
 
     def __post_init__(self) -> None:
         self.api = FakeApi(wall=self.clock.now)
@@ -238,7 +239,7 @@ class There:
         return CanaryRolloutSpec.model_validate(
             {
                 "workload": {
-                    "stable": {"service": "checkout", "deployment": "checkout"},
+                    "stable": {"service": self.stable, "deployment": self.stable},
                     "canary": {"service": self.canary, "deployment": self.canary},
                 },
                 "traffic": self.traffic,

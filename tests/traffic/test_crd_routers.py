@@ -117,7 +117,11 @@ async def test_istio_adds_routes_for_people_before_their_own_where_it_may_and_ta
     await there.route(500, cohort=cohort)
     other, pinned, back, people, main = there.body()["spec"]["http"]
     assert [other["route"], main["route"][0]["weight"]] == [before["http"][0]["route"], 9500]
-    names = ["canaryrollout-main-pin-canary", "canaryrollout-main-pin-stable", "canaryrollout-main-cohort"]
+    names = [
+        "canaryrollout-c7761e.main-pin-canary",
+        "canaryrollout-c7761e.main-pin-stable",
+        "canaryrollout-c7761e.main-cohort",
+    ]
     assert [pinned["name"], back["name"], people["name"]] == names
     assert pinned["match"] == [{"headers": {"x-canary": {"exact": "always"}}}]
     assert people["match"] == [
@@ -142,7 +146,7 @@ async def test_istio_keeps_the_matches_of_the_route_that_people_come_from():
     body["spec"]["http"][1]["match"] = [{"uri": {"prefix": "/a"}}, {"headers": {"x-y": {"exact": "z"}}}]
     await there.apply(body)
     await there.route(500, cohort=there.spec().stages[0].cohort)
-    [people] = [one for one in there.body()["spec"]["http"] if one.get("name") == "canaryrollout-main-cohort"]
+    [people] = [one for one in there.body()["spec"]["http"] if one.get("name") == "canaryrollout-c7761e.main-cohort"]
     cookie = {"regex": "^(?:.*; ?)?cohort=(?:internal)(?:;.*)?$"}
     assert people["match"] == [
         {"uri": {"prefix": "/a"}, "headers": {"cookie": cookie}},

@@ -43,7 +43,7 @@ class Writer:
 
     def revision(self, rollout: str) -> str:
         """The revision that the weight of this CanaryRollout was written for; empty when it is not known."""
-        return self.revisions.get(_hash(rollout), "")
+        return self.revisions.get(hash_of(rollout), "")
 
     def manager(self, rollout: str, revision: str) -> str:
         """Our field manager's name for the next write: this rollout's revision, beside what others of ours have there.
@@ -51,7 +51,7 @@ class Writer:
         Raises:
             RouterError: too many CanaryRollouts share the object.
         """
-        revisions = {**self.revisions, _hash(rollout): validate.revision("revision", revision)}
+        revisions = {**self.revisions, hash_of(rollout): validate.revision("revision", revision)}
         name = _PREFIX + ",".join(f"{key}={value}" for key, value in sorted(revisions.items()))
         if len(name) > _LONGEST:
             raise RouterError(
@@ -107,7 +107,8 @@ def settled_at(writer: Writer, settle: float) -> float:
     return writer.at + _COARSE + settle
 
 
-def _hash(rollout: str) -> str:
+def hash_of(rollout: str) -> str:
+    """Six digits that stand for a CanaryRollout's name where there is little room."""
     return hashlib.sha256(rollout.encode()).hexdigest()[:6]
 
 

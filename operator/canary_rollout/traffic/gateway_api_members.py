@@ -15,8 +15,6 @@ from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import RouterError
 
-RULE_PREFIX: Final = "canaryrollout-"
-"""Names of rules we add to a route begin so."""
 _MATCHES_PER_RULE: Final = 64
 _MATCHES_PER_ROUTE: Final = 127
 _RULES_PER_ROUTE: Final = 16
@@ -36,13 +34,13 @@ def weighted(stable: Sequence[Object], canary: Sequence[Object], weight: int) ->
 
 
 def member_rules(
-    base: Object, place: int, traffic: Traffic, cohort: Cohort | None, versions: tuple[Object, Object]
+    base: Object, name: str, traffic: Traffic, cohort: Cohort | None, versions: tuple[Object, Object]
 ) -> list[Object]:
     """The rules that stand beside ``base`` while the canary serves.
 
     Args:
         base: the rule with the weights; its path, filters and timeouts are kept.
-        place: its index, for names.
+        name: how the names of the rules begin.
         traffic: who may pin a version.
         cohort: of the stage.
         versions: stable's backend and the canary's, without weights.
@@ -56,14 +54,14 @@ def member_rules(
     found: list[Object] = []
     if traffic.pin is not None:
         header = validate.header_name("traffic.pin.header", traffic.pin.header)
-        found += _rules(base, place, "pin-canary", [exact(header, traffic.pin.canary)], only_canary)
-        found += _rules(base, place, "pin-stable", [exact(header, traffic.pin.stable)], only_stable)
+        found += _rules(base, name, "pin-canary", [exact(header, traffic.pin.canary)], only_canary)
+        found += _rules(base, name, "pin-stable", [exact(header, traffic.pin.stable)], only_stable)
     if cohort is not None:
-        found += _rules(base, place, "cohort", _conditions(cohort, regex=regex), only_canary)
+        found += _rules(base, name, "cohort", _conditions(cohort, regex=regex), only_canary)
         for number, region in enumerate(cohort.regions.weights if cohort.regions is not None else ()):
             header = validate.header_name("cohort.regions.header", cohort.regions.header if cohort.regions else None)
             backends = weighted([stable], [canary], region.weight)
-            found += _rules(base, place, f"region-{number}", [exact(header, region.value)], backends)
+            found += _rules(base, name, f"region-{number}", [exact(header, region.value)], backends)
     return found
 
 
@@ -135,7 +133,7 @@ def _literal(text: str) -> str:
 
 
 def _rules(
-    base: Object, place: int, kind: str, conditions: Sequence[Condition], backends: Iterable[Object]
+    base: Object, name: str, kind: str, conditions: Sequence[Condition], backends: Iterable[Object]
 ) -> list[Object]:
     matches = [
         {**match, "headers": [*_others(match, condition), condition]}
@@ -146,7 +144,7 @@ def _rules(
     return [
         {
             **base,
-            "name": f"{RULE_PREFIX}{place}-{kind}" + (f"-{number}" if number else ""),
+            "name": f"{name}-{kind}" + (f"-{number}" if number else ""),
             "matches": chunk,
             "backendRefs": [dict(backend) for backend in backends],
         }

@@ -10,7 +10,8 @@ from canary_rollout.model.route import Capabilities, Route
 from canary_rollout.model.routers import GatewayApiTraffic
 from canary_rollout.traffic.foreign import Writer
 from canary_rollout.traffic.gateway_api_base import confirmation, place_of, sticky_problems
-from canary_rollout.traffic.gateway_api_members import RULE_PREFIX, check_size, member_rules
+from canary_rollout.traffic.gateway_api_members import check_size, member_rules
+from canary_rollout.traffic.member_names import added, added_by, prefix_of
 from canary_rollout.traffic.object_router import Confirmation
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
@@ -53,8 +54,7 @@ class UsersRouteRouter(WeightedListRouter):
         for name, cohort in self._stage_cohorts():
             try:
                 if route is not None:
-                    rules = _users_rules(route)
-                    check_size([*rules, *self._people_for(route, cohort)])
+                    check_size([*self._others(route), *self._people_for(route, cohort)])
             except RouterError as error:
                 yield f"stage {name}: {error}"
 
@@ -65,7 +65,7 @@ class UsersRouteRouter(WeightedListRouter):
         problems: list[str] = []
         only = self._settings.rule
         for index, rule in enumerate(_rules(obj)):
-            if _is_ours(rule) or (only is not None and rule.get("name") != only):
+            if added(rule) or (only is not None and rule.get("name") != only):
                 continue
             found = self._split(index, rule)
             if isinstance(found, Split):
@@ -114,19 +114,29 @@ class UsersRouteRouter(WeightedListRouter):
     def _confirmation(self, obj: Object, writer: Writer) -> Confirmation:
         return confirmation(obj, writer, self.settle, self._context.clock.now())
 
+    def _is_ours(self, rule: Object) -> bool:
+        services = self._context.spec.workload
+        backends = {self._service(backend) for backend in rule.get("backendRefs") or []}
+        return added_by(rule, self._context.name, backends, {services.stable.service, services.canary.service})
+
+    def _others(self, route: Object) -> list[Object]:
+        """The user's rules, and those that other CanaryRollouts have added."""
+        return [rule for rule in _rules(route) if not self._is_ours(rule)]
+
     def _people(self, obj: Object) -> list[Object]:
-        return [rule for rule in _rules(obj) if _is_ours(rule)]
+        return [rule for rule in _rules(obj) if self._is_ours(rule)]
 
     def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
         """Our rules for people beside each rule with weights."""
         rules, found = _rules(obj), list[Object]()
+        prefix = prefix_of(self._context.name)
         for split in self._lists(obj).splits:
             base = rules[split.rule]
             versions = (
                 _unweighted(base["backendRefs"][split.stable]),
                 _unweighted(base["backendRefs"][split.canary]),
             )
-            found += member_rules(base, split.rule, self._context.spec.traffic, cohort, versions)
+            found += member_rules(base, f"{prefix}{split.rule}", self._context.spec.traffic, cohort, versions)
         return found
 
     # Writing
@@ -137,26 +147,18 @@ class UsersRouteRouter(WeightedListRouter):
         wanted: list[Object] = []
         if route.weight > 0 and self._settings.cohort_rules:
             wanted = self._people_for(there, route.cohort)
-            check_size([*_users_rules(there), *wanted])
+            check_size([*self._others(there), *wanted])
         elif route.weight > 0 and route.cohort is not None:
             raise RouterError("traffic.gatewayAPI.cohortRules is not true: no rules for people are added to your route")
         if self._people(there) == wanted:
             return []
         added = [{"op": "add", "path": "/spec/rules/-", "value": rule} for rule in wanted]
-        return [*removals("/spec/rules", _rules(there), _is_ours), *added]
+        return [*removals("/spec/rules", _rules(there), self._is_ours), *added]
 
 
 def _rules(route: Object) -> list[Object]:
     found: list[Object] = (route.get("spec") or {}).get("rules") or []
     return found
-
-
-def _users_rules(route: Object) -> list[Object]:
-    return [rule for rule in _rules(route) if not _is_ours(rule)]
-
-
-def _is_ours(rule: Object) -> bool:
-    return f"{rule.get('name') or ''}".startswith(RULE_PREFIX)
 
 
 def _unweighted(backend: Object) -> Object:

@@ -20,7 +20,8 @@ from dataclasses import replace
 from canary_rollout.kube.port import VIRTUAL_SERVICES, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Route, RouteView
-from canary_rollout.traffic.istio_members import is_ours, member_routes
+from canary_rollout.traffic.istio_members import member_routes
+from canary_rollout.traffic.member_names import added, added_by, prefix_of
 from canary_rollout.traffic.object_router import Place
 from canary_rollout.traffic.port import RouterContext, RouterError
 from canary_rollout.traffic.splits import Split
@@ -99,8 +100,12 @@ class IstioRouter(WeightedListRouter):
         value = (mirrors[0].get("percentage") or {}).get("value", 100)
         return round(float(value) * 100)
 
+    def _is_ours(self, route: Object) -> bool:
+        backends = {self._name(one) for one in route.get("route") or []}
+        return added_by(route, self._context.name, backends, self._names())
+
     def _people(self, obj: Object) -> list[Object]:
-        return [route for route in (obj.get("spec") or {}).get("http") or [] if is_ours(route)]
+        return [route for route in (obj.get("spec") or {}).get("http") or [] if self._is_ours(route)]
 
     def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
         return [route for _, routes in self._members(obj, cohort) for route in routes]
@@ -115,7 +120,8 @@ class IstioRouter(WeightedListRouter):
                 {key: value for key, value in base["route"][at].items() if key != "weight"}
                 for at in (split.stable, split.canary)
             )
-            place = f"{base.get('name') or sum(not is_ours(one) for one in obj['spec']['http'][:index])}"
+            name = base.get("name") or sum(not added(one) for one in obj["spec"]["http"][:index])
+            place = f"{prefix_of(self._context.name)}{name}"
             found.append(
                 (index, member_routes(base, place, self._context.spec.traffic, cohort, stable=stable, canary=canary))
             )
@@ -157,9 +163,9 @@ class IstioRouter(WeightedListRouter):
         wanted = self._members(there, route.cohort) if route.weight > 0 else []
         if self._people(there) == [http for _, routes in wanted for http in routes]:
             return []
-        found = removals("/spec/http", https, is_ours)
+        found = removals("/spec/http", https, self._is_ours)
         for index, routes in reversed(wanted):
-            before = sum(is_ours(http) for http in https[:index])
+            before = sum(self._is_ours(http) for http in https[:index])
             found += [{"op": "add", "path": f"/spec/http/{index - before}", "value": http} for http in reversed(routes)]
         return found
 
@@ -196,7 +202,7 @@ class IstioRouter(WeightedListRouter):
         """Index, place for people, and destinations of every http route that may be changed."""
         for index, route in enumerate((obj.get("spec") or {}).get("http") or []):
             name = route.get("name")
-            if self._settings.route in {None, name} and not is_ours(route):
+            if self._settings.route in {None, name} and not added(route):
                 yield index, f"http route {name or index} of {self.where}", route.get("route") or []
 
     def _names(self) -> tuple[str, str]:

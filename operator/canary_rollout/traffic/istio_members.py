@@ -15,16 +15,9 @@ from canary_rollout.model.units import FULL
 from canary_rollout.traffic.nginx import validate
 from canary_rollout.traffic.port import RouterError
 
-PREFIX: Final = "canaryrollout-"
-"""Names of http routes that we add begin so."""
 _DELICATE: Final = re.compile(r"[^A-Za-z0-9 _/-]")
 Condition = tuple[str, Object]
 """A header's name in small letters, as Istio wants it, and what its value must be."""
-
-
-def is_ours(route: Object) -> bool:
-    """Whether we added this http route."""
-    return f"{route.get('name') or ''}".startswith(PREFIX)
 
 
 def member_routes(
@@ -34,7 +27,7 @@ def member_routes(
 
     Args:
         base: the route with the weights.
-        place: what its name or number is, for the names of ours.
+        place: how the names of ours begin.
         traffic: who may pin a version.
         cohort: of the stage.
         stable: stable's entry in ``base``, without a weight.
@@ -96,7 +89,7 @@ def _route(base: Object, name: str, conditions: Sequence[Condition], entries: Se
         for match in base.get("match") or [{}]
         for header, condition in conditions
     ]
-    return {**base, "name": f"{PREFIX}{name}", "match": matches, "route": [dict(entry) for entry in entries]}
+    return {**base, "name": name, "match": matches, "route": [dict(entry) for entry in entries]}
 
 
 def _free(match: Object, header: str) -> Object:

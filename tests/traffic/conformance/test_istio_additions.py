@@ -3,10 +3,11 @@
 import pytest
 import pytest_asyncio
 from foreign_crds import available
-from route_adapters import ADAPTERS
+from route_adapters import ADAPTERS, ROLLOUT
 from route_bench import Bench, route
 
 from canary_rollout.kube.client import Client
+from canary_rollout.traffic.member_names import prefix_of
 
 pytestmark = pytest.mark.e2e
 
@@ -38,7 +39,7 @@ async def test_people_and_mirrors_come_and_go(istio: Bench):
     view = await istio.seen()
     assert (view.weight, view.mirror, view.cohort, view.outdated, view.contested_by) == (500, 0, cohort, False, "")
     names = [http.get("name", "") for http in (await istio.live())["spec"]["http"]]
-    assert [name.removeprefix("canaryrollout-") for name in names if name.startswith("canaryrollout-")] == [
+    assert [name.partition(".")[2] for name in names if name.startswith(prefix_of(ROLLOUT))] == [
         *("pay-pin-canary", "pay-pin-stable", "pay-cohort", "pay-region-0"),
         *("2-pin-canary", "2-pin-stable", "2-cohort", "2-region-0"),
     ]

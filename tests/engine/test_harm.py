@@ -249,6 +249,19 @@ def test_a_rollback_while_promoting_gives_stable_its_own_template_back():
     assert (world.state.phase, world.stable.revision) == (Phase.ROLLED_BACK, V1)
 
 
+def test_a_rollback_while_promoting_gives_stable_the_template_it_got_by_hand_under_way():
+    world = promoting()
+    world.stable = ready(V3)  # a hotfix of stable
+    world.look()
+    assert (world.stable.revision, world.state.stable_revision) == (V3, V3), "known before it is written over"
+    world.look()
+    assert world.stable.revision == V2
+    world.stable = replace(world.stable, settled=False)
+    world.rules = FAIL
+    world.look()
+    assert world.stable.revision == V3, "not the template from before the hotfix"
+
+
 def test_a_rollback_is_not_over_before_stable_has_its_own_template_back():
     world = promoting()
     world.look()

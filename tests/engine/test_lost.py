@@ -39,6 +39,19 @@ def test_a_lowering_that_was_recorded_is_no_halt_at_the_start():
     assert world.weight == 100
 
 
+def test_a_raise_ordered_before_a_lowering_was_confirmed_is_no_halt_at_the_start():
+    world = at_stage("third")
+    world.say(Verb.SET_WEIGHT, weight="5%").look()
+    world.confirms = False
+    world.look()
+    world.say(Verb.SET_WEIGHT, weight="10%").look()
+    assert (world.weight, world.state.wanted) == (500, 1000)
+    world.at_start = True
+    world.look()
+    assert world.state.phase is Phase.PAUSED, world.message
+    assert world.weight == 1000
+
+
 def test_a_raise_that_was_not_written_before_the_end_is_no_halt_at_the_start():
     world = at_stage("second").say(Verb.PROMOTE)
     world.look()

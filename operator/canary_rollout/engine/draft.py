@@ -222,9 +222,12 @@ class Draft:
 
     def want(self, weight: int, stage: str) -> None:
         """Want more (or the same) traffic on the canary: the intent; the route follows once this is persisted."""
+        confirmed, lowering = self.state.confirmed, self.state.lowering
         self.change(
             phase=Phase.PROGRESSING,
             wanted=weight,
+            # With the lowering goes the reason why the route may be below what was confirmed before it.
+            confirmed=confirmed if lowering is None else min(confirmed, lowering.to),
             stage=stage,
             clock=StageClock(),
             lowering=None,

@@ -53,7 +53,10 @@ def _promote(draft: Draft) -> None:
         if draft.state.phase is not Phase.PROMOTING:
             begin_promotion(draft)  # the spec was changed meanwhile; the phase is persisted before stable is touched
             return
-        draft.act(CopyTemplate(revision))
+        if stable.revision in {draft.state.stable_revision, ""}:
+            draft.act(CopyTemplate(revision))
+        else:  # somebody changed stable under way: that is what a rollback has to give back, so it is persisted first
+            draft.change(stable_revision=stable.revision)
         draft.say(Reason.PROMOTING, f"Promoting revision {revision}: its template is copied to stable")
     else:
         draft.change(phase=Phase.AWAITING_PROMOTION, clock=StageClock())

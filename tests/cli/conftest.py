@@ -33,6 +33,8 @@ class World:
     now: float = NOW
     interactive: bool = False
     terminal: io.StringIO | None = None
+    columns: int = 80
+    rows: int = 40
     targets: list[Target] = field(default_factory=list)
     slept: float = 0.0
     namespace: str = "shop"
@@ -64,7 +66,8 @@ class World:
             def console(tools):  # noqa: N805 - self is the world's
                 if self.terminal is None:
                     return Tools.console(tools)
-                return Console(file=self.terminal, force_terminal=True, width=80, highlight=False, markup=False)
+                size = {"width": self.columns, "height": self.rows}
+                return Console(file=self.terminal, force_terminal=True, **size, highlight=False, markup=False)
 
         tools = Here(
             connect=self.connect,
@@ -73,7 +76,7 @@ class World:
             sleep=self.sleep,
             interactive=lambda: self.interactive,
         )
-        runner = CliRunner(env={"COLUMNS": "80", "NO_COLOR": None, "TERM": "xterm"})
+        runner = CliRunner(env={"COLUMNS": str(self.columns), "NO_COLOR": None, "TERM": "xterm"})
         result = runner.invoke(cli, list(words), obj=Session(tools=tools), input=stdin, prog_name="kubectl canary")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

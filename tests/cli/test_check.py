@@ -99,6 +99,14 @@ def test_the_comparison_goes_on_from_what_the_operator_remembers(shop, past, nam
     assert found["promotion"]["kind"] == "promotion"
 
 
+def test_what_is_asked_of_a_canary_that_serves_nothing_says_so(shop):
+    world = shop("good", age=60)
+    world.rollout(namespace="good")["status"]["phase"] = "RolledBack"
+    for words in (("check", "checkout"), ("health", "checkout", "--once")):
+        result = world.run(*words, "-n", "good")
+        assert "The rollout is RolledBack: its canary serves nothing" in result.stdout
+
+
 def test_without_a_rollout_under_way_the_comparison_has_no_verdict(shop):
     _, _, found = checks(shop("good"), namespace="good")
     assert found["error-comparison"]["word"] == "no verdict"

@@ -8,7 +8,7 @@ import types
 import click
 import pytest
 
-from canary_rollout.cli.main import COMMANDS, cli
+from canary_rollout.cli.main import COMMANDS, SECTIONS, cli
 
 HEAVY = {"kubernetes", "pydantic", "rich", "kopf", "aiohttp", "yaml", "asyncio", "prometheus_api_client", "structlog"}
 
@@ -49,6 +49,18 @@ def test_the_table_in_the_help_says_what_the_commands_say_themselves():
         assert command.name == name
         assert command.hidden == (not line)
         assert not line or command.short_help == line
+
+
+def test_the_help_names_every_command_once(world):
+    grouped = [name for _, names in SECTIONS for name in names]
+    assert sorted(grouped) == sorted(name for name, (_, line) in COMMANDS.items() if line)
+    shown = world.run("--help").stdout
+    assert all(f"\n  {name} " in shown for name in grouped)
+
+
+def test_lines_to_copy_from_the_help_are_lines(world):
+    lines = world.run("completion", "--help").stdout.splitlines()
+    assert "    chmod +x ~/.local/bin/kubectl_complete-canary" in lines
 
 
 def test_every_command_of_the_table_has_a_help_text(world):

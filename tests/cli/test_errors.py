@@ -47,7 +47,7 @@ def test_a_cluster_without_the_operator_is_recognised(world, words):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (ForbiddenError("get canaryrollouts: denied (403)", status=403), 1, "lacks a right"),
+        (ForbiddenError("get canaryrollouts: denied (403)", status=403), 1, "ask for the ClusterRole view or edit"),
         (ForbiddenError("get canaryrollouts: who? (401)", status=401), 1, "is not accepted"),
         (ApiError("teapot", status=418), 1, "teapot"),
     ],
@@ -140,8 +140,21 @@ async def test_a_context_that_is_not_there_is_said_and_the_token_is_not(tmp_path
     path = tmp_path / "config"
     path.write_text(KUBECONFIG)
     sentence = await refused(Target(kubeconfig=str(path), context="elsewhere"))
-    assert "elsewhere" in sentence
-    assert "secret-token" not in sentence
+    assert sentence == f'the kubeconfig {path} has no context "elsewhere"; it has here: pass --context or --kubeconfig'
+
+
+async def test_a_kubeconfig_may_be_spread_over_files_of_which_some_are_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "config"
+    path.write_text(KUBECONFIG)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{path}")
+    async with connect(Target()) as connection:
+        assert connection.namespace == "shop"
+
+
+async def test_a_kubeconfig_without_a_current_context_says_which_there_are(tmp_path):
+    path = tmp_path / "config"
+    path.write_text(KUBECONFIG.replace("current-context: here\n", ""))
+    assert "names no current context; it has here" in await refused(Target(kubeconfig=str(path)))
 
 
 async def test_the_namespace_is_the_contexts_unless_one_is_given(tmp_path):

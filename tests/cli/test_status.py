@@ -148,6 +148,7 @@ def test_yaml_says_the_same_as_json(world):
 
 
 def test_list_has_a_line_for_each_rollout_of_the_namespace(world, make):
+    world.columns = 140
     world.put(make["rollout"](name="cart", status=make["rolled_back"]()))
     world.put(make["rollout"](name="other", namespace="bank", status=make["progressing"]()))
     text = make["words"](world.run("list").stdout)
@@ -156,6 +157,68 @@ def test_list_has_a_line_for_each_rollout_of_the_namespace(world, make):
     assert "checkout Progressing friendly (2/4) 5% in 21h" in text
     assert "other" not in text
     assert "bank other Progressing" in make["words"](world.run("list", "-A").stdout)
+
+
+def test_list_gives_a_message_lines_of_its_own_where_it_would_have_a_sliver_of_the_terminal(world, make):
+    world.put(make["rollout"](name="a-long-name-of-a-rollout", status=make["rolled_back"]()))
+    lines = [line.rstrip() for line in world.run("list", "-A").stdout.splitlines()]
+    assert lines[0] == "NAMESPACE  NAME                      PHASE        STAGE           WEIGHT  NEXT"
+    assert lines[1].split() == ["shop", "a-long-name-of-a-rollout", "RolledBack", "friendly", "(2/4)", "0%", "-"]
+    assert lines[2] == "    rolled back: 7.4% of 1213 requests failed; `retry` starts it again"
+    assert lines[3].index("Progressing") == lines[0].index("PHASE")
+    assert len(lines) == 5
+
+
+def test_a_command_that_nobody_has_taken_up_is_shown(world, make):
+    world.operator.tick = lambda: None
+    assert world.run("rollback", "checkout", "--wait", "1").exit_code == 3
+    world.now += 90
+    text = make["words"](world.run("status", "checkout").stdout)
+    assert "Waiting rollback by anna@example.com, sent 1m31s ago, not taken up yet" in text
+    assert (
+        json.loads(world.run("status", "checkout", "-o", "json").stdout)["waitingCommands"][0]["command"] == "rollback"
+    )
+
+
+def test_a_command_that_was_taken_up_or_has_expired_waits_no_more(world):
+    world.run("pause", "checkout")
+    assert "not taken up" not in world.run("status", "checkout").stdout
+    world.operator.tick = lambda: None
+    world.run("rollback", "checkout", "--no-wait")
+    world.now += 86_400
+    assert "not taken up" not in world.run("status", "checkout").stdout
+
+
+def test_a_change_that_is_overdue_asks_whether_the_operator_runs(world, make):
+    world.now += 21 * 3600 + 50
+    assert "Warning" not in world.run("status", "checkout").stdout
+    world.now += 250
+    text = make["words"](world.run("status", "checkout").stdout)
+    assert "Next 5m late" in text
+    assert "Warning what was due 5m ago has not come: is the operator running? (kubectl get pods -A" in text
+    assert " 5m late " in make["words"](world.run("list").stdout)
+
+
+def test_old_numbers_ask_whether_the_operator_runs_but_not_at_rest(world, make):
+    world.put(make["rollout"](status=make["progressing"]().model_copy(update={"evaluated_through": world.now - 3600})))
+    text = make["words"](world.run("status", "checkout").stdout)
+    assert "Warning the last numbers are 1h old: is the operator running?" in text
+    world.put(make["rollout"](status=make["rolled_back"]().model_copy(update={"evaluated_through": world.now - 3600})))
+    assert "Warning" not in world.run("status", "checkout").stdout
+
+
+def test_notes_of_a_stage_name_everybody_in_its_cohort_and_all_its_gates(world, make):
+    stage = world.rollout()["spec"]["stages"][1]
+    stage["cohort"] = {
+        "header": "X-Cohort",
+        "values": ["qa"],
+        "prefixes": ["beta-"],
+        "regions": {"header": "X-Region", "weights": [{"value": "eu", "weight": "20%"}]},
+    }
+    stage["entry"] = [{"name": "calm", "alert": {"labels": {"severity": "1"}}}]
+    stage["haltRules"] = [{"name": "error-rate", "above": "0.5%"}]
+    text = make["words"](world.run("status", "checkout").stdout)
+    assert "cohort X-Cohort: qa, beta-*, regions X-Region: eu 20%, 1 entry gate, 1 exit gate, 1 own halt rule" in text
 
 
 def test_list_gives_data_too(world):
@@ -207,6 +270,21 @@ def test_watching_on_a_terminal_draws_the_whole_status(world, make):
     drawn = world.terminal.getvalue()
     assert "friendly" in drawn
     assert "Ctrl-C ends the view" in drawn
+
+
+@pytest.mark.parametrize("rows", [24, 16])
+def test_watching_on_a_small_terminal_gives_up_what_matters_least_and_says_so(world, make, rows):
+    world.terminal = io.StringIO()
+    world.rows = rows
+    world.put(make["rollout"](status=make["rolled_back"]()))
+    world.api.events = [("DELETED", world.rollout())]
+    world.run("status", "checkout", "-w")
+    first = world.terminal.getvalue().partition("Ctrl-C ends the view")[0]
+    assert 10 < len(first.splitlines()) < rows
+    assert "7.4% of 1213 requests failed" in first
+    assert "ffee112233" not in first
+    assert "No room for the rest; all of it: kubectl canary status checkout" in first
+    assert ("STOPPED" in first) == (rows == 24)
 
 
 def test_watching_as_json_points_at_kubectl(world):

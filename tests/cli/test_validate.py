@@ -329,7 +329,8 @@ def test_a_sticky_rollout_whose_tenants_nobody_counts_is_warned_of(check, traffi
 
 
 def test_the_least_past_of_tenants_is_that_of_the_operator():
-    from canary_rollout.controller.comparing import FEWEST_OF_TENANTS, HISTORY_STEP
+    from canary_rollout.controller.comparing import FEWEST_OF_TENANTS
+    from canary_rollout.controller.running import HISTORY_STEP
     from canary_rollout.model.metrics import LEAST_OF_TENANTS
 
     assert LEAST_OF_TENANTS == FEWEST_OF_TENANTS * HISTORY_STEP

@@ -204,7 +204,7 @@ async def _past(
     history: "History", arms: _Arms, spec: "CanaryRolloutSpec", start: float
 ) -> "tuple[CounterReadings, ...]":
     """Stable's past, as the comparison learns it before a rollout."""
-    from canary_rollout.controller.comparing import HISTORY_STEP
+    from canary_rollout.controller.running import HISTORY_STEP
 
     steps = spec.metrics.history // HISTORY_STEP
     if not spec.analysis.enabled or steps < 1:

@@ -75,6 +75,19 @@ async def subject_named(connection: Connection, name: str, given: dict[str, Any]
     return replace(subject, problem=problem or subject.problem)
 
 
+def standing(subject: "Subject") -> str:
+    """Why there is little to ask about now; empty while a revision serves."""
+    from canary_rollout.cli.view import clean, serves_nothing
+
+    phase = clean(str(subject.status.get("phase") or "")) or "Unknown"
+    if not serves_nothing(phase):
+        return ""
+    return (
+        f"The rollout is {phase}: its canary serves nothing, so little can be said of it now. "
+        f"`kubectl canary status {subject.name}` says how that came."
+    )
+
+
 def _data(
     subject: "Subject", stage: "Stage | None", verdict: str, assessment: "Assessment", lines: "list[Line]"
 ) -> dict[str, Any]:
@@ -83,6 +96,7 @@ def _data(
     return {
         "namespace": subject.namespace,
         "name": subject.name,
+        "phase": str(subject.status.get("phase") or "Unknown"),
         "stage": stage.name if stage is not None else None,
         "at": format_instant(assessment.at),
         "verdict": verdict,
@@ -104,6 +118,8 @@ def draw(session: Session, subject: "Subject", stage: "Stage | None", verdict: s
     console = session.tools.console()
     where = f"stage {stage.name}" if stage is not None else "no stage"
     console.print(Text(f"{subject.namespace}/{subject.name}, {where}: ") + Text(*words[verdict]))
+    if at_rest := standing(subject):
+        console.print(Text(at_rest, "yellow"))
     console.print()
     rows: list[list[str | Text]] = []
     for line in lines:

@@ -17,18 +17,21 @@ _NO_FILES: Final = ":4"
 """cobra's directive "do not offer files instead", which kubectl reads from the last line."""
 
 
-@click.command(short_help="Print a completion script.")
+_HELP: Final = """Print the script that completes this program.
+
+\b
+For kubectl's own completion, which then completes `kubectl canary` too:
+  kubectl canary completion > ~/.local/bin/kubectl_complete-canary
+  chmod +x ~/.local/bin/kubectl_complete-canary
+
+With bash, zsh or fish: the script for the program under its own name, kubectl-canary.
+"""
+
+
+@click.command(short_help="Print a completion script.", help=_HELP)
 @click.argument("shell", type=click.Choice(["kubectl", "bash", "zsh", "fish"]), default="kubectl")
 def completion(shell: str) -> None:
-    r"""Print the script that completes this program.
-
-    \b
-    kubectl canary completion > ~/.local/bin/kubectl_complete-canary
-    chmod +x ~/.local/bin/kubectl_complete-canary
-
-    makes kubectl's own completion work behind `kubectl canary`. With bash, zsh or fish: the script for the program
-    under its own name, kubectl-canary.
-    """
+    """Print the script."""
     if shell == "kubectl":
         click.echo(PLUGIN, nl=False)
         return

@@ -34,9 +34,16 @@ def explain(error: CanaryRolloutError) -> tuple[str, Exit]:
         sentence = f"the Kubernetes API server did not answer ({error}); check --context and the network, then repeat"
         return sentence, Exit.UNREACHABLE
     if isinstance(error, ForbiddenError):
-        who = "is not accepted" if error.status == 401 else "lacks a right"
-        sentence = f"your Kubernetes user {who} ({error}); log in or ask for the role in docs/commands.md"
-        return sentence, Exit.REFUSED
+        if error.status == 401:
+            return (
+                f"your Kubernetes user is not accepted ({error}); log in again, or pick another --context",
+                Exit.REFUSED,
+            )
+        need = "whoever may view a namespace may look at its rollouts, whoever may edit it may command them"
+        return (
+            f"your Kubernetes user lacks a right ({error}); {need}: ask for the ClusterRole view or edit",
+            Exit.REFUSED,
+        )
     if isinstance(error, ApiError):
         return f"the Kubernetes API server refused: {error}", Exit.REFUSED
     return str(error), Exit.REFUSED

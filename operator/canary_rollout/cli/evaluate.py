@@ -17,6 +17,7 @@ from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
 from canary_rollout.cli.asking import Subject
 from canary_rollout.cli.errors import CliError, Exit
 from canary_rollout.controller import comparing
+from canary_rollout.controller.running import Running, begin, restored
 from canary_rollout.engine.draft import stages_of
 from canary_rollout.metrics.port import Sampler
 from canary_rollout.model.spec import Action, HaltRule, Stage
@@ -117,7 +118,7 @@ class Evaluator:
     subject: Subject
     stage: Stage | None
     evidence: Evidence = field(default_factory=Evidence)
-    _running: comparing.Running | None = None
+    _running: Running | None = None
 
     def __post_init__(self) -> None:
         """Take up what the operator remembers, if a rollout is under way."""
@@ -154,15 +155,16 @@ class Evaluator:
         self._running.weigh(state, now)
         with _quiet():
             wanted = comparing.Wanted(request, self.subject.created, latest)
-            return await comparing.compare(spec, self._running, sampler, wanted)
+            await comparing.compare(spec, self._running, sampler, wanted)
+            return self._running.compared(latest)
 
-    def _taken_up(self, policy: Any, latest: float) -> comparing.Running:
+    def _taken_up(self, policy: Any, latest: float) -> Running:
         if self.evidence.comparison:
             try:
-                return comparing.restored(policy, policy.interval, self.evidence.comparison)
+                return restored(policy, policy.interval, self.evidence.comparison)
             except EvidenceError:
                 pass  # somebody else wrote it: the comparison begins anew, which can only delay a verdict
-        return comparing.begin(policy, policy.interval, latest)
+        return begin(policy, policy.interval, latest)
 
     def lines(self, assessment: Assessment) -> list[Line]:
         """All verdicts, those that stop first."""

@@ -8,7 +8,7 @@ from canary_rollout.kube.port import CANARY_ROLLOUTS, ApiError, ForbiddenError, 
 
 NO_CRD = (
     "this cluster knows no CanaryRollout: the operator is not installed; "
-    "`kubectl apply -k manifests` installs it, or pick another cluster with --context"
+    "`kubectl apply --server-side -k manifests` in its repository installs it, or pick another cluster with --context"
 )
 
 

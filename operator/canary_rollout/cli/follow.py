@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from canary_rollout.cli import render
 from canary_rollout.cli.errors import CliError
 from canary_rollout.cli.find import get_rollout
+from canary_rollout.cli.screenful import fitting
 from canary_rollout.cli.session import Connection, Tools
 from canary_rollout.cli.view import RolloutView, clean, view_of
 from canary_rollout.kube.port import CANARY_ROLLOUTS, GoneError, Object, UnavailableError
@@ -47,13 +48,16 @@ async def _live(connection: Connection, tools: Tools, console: Console, first: O
     """Redraw on every change, and each second because times run on."""
     seen, trouble = first, ""
 
-    def picture() -> Group:
+    def picture() -> RenderableType:
         now = tools.now()
         view: RolloutView = view_of(seen, now)
         foot = Text(trouble or "Ctrl-C ends the view, not the rollout.", "yellow" if trouble else "dim")
-        return Group(render.rollout(view, now, console), Text(), foot)
+        whole = f"kubectl canary status {view.name}"
+        return fitting(
+            console, lambda without: render.rollout(view, now, console, without), render.LEAST_FIRST, foot, whole
+        )
 
-    with Live(console=console, get_renderable=picture, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=console, get_renderable=picture, auto_refresh=False, vertical_overflow="ellipsis") as live:
         ticker = asyncio.create_task(_every_second(tools, live.refresh))
         try:
             async for seen, trouble in sights(connection, tools, first):  # noqa: B007 - picture() reads them

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from canary_rollout.cli.check import subject_named
+from canary_rollout.cli.check import standing, subject_named
 from canary_rollout.cli.options import DURATION, name_argument, output_option, prometheus_options, target_options
 from canary_rollout.cli.session import Connection, Session, session_of
 
@@ -29,6 +30,10 @@ FAR: Final = 4.0
 """Robust standard deviations from the median of the past that are out of the ordinary."""
 APART: Final = 1.5
 """Times stable's value that the canary's may be before it is said."""
+SILENT: Final = "what has no verdict"
+ANOMALIES: Final = "anomalies"
+LEAST_FIRST: Final = (SILENT, ANOMALIES)
+"""What goes first where the rows of a terminal do not hold everything."""
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _ASCII: Final = "_.-=+*#@"
 
@@ -228,10 +233,15 @@ async def _follow(session: Session, watcher: Watcher, sampler: "Sampler") -> Loo
         _tell(session, watcher, look, None)
         return look
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    from canary_rollout.cli.screenful import fitting
+
+    foot, whole = Text("Ctrl-C ends the view, not the rollout.", "dim"), f"kubectl canary check {watcher.subject.name}"
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            live.update(picture(session, watcher, look), refresh=True)
+            draw = partial(picture, session, watcher, look)
+            live.update(fitting(console, draw, LEAST_FIRST, foot, whole), refresh=True)
             if session.tools.now() >= end:
                 return look
             await session.tools.sleep(interval)
@@ -267,25 +277,26 @@ def _summary(look: Look) -> str:
     return f"{clock} {look.outcome}: {'; '.join(parts)}; {counts}; {len(look.anomalies)} anomalies"
 
 
-def picture(session: Session, watcher: Watcher, look: Look) -> "RenderableType":
-    """Everything of one look."""
+def picture(session: Session, watcher: Watcher, look: Look, without: frozenset[str] = frozenset()) -> "RenderableType":
+    """Everything of one look, without the parts of ``LEAST_FIRST`` that are named."""
     from rich.console import Group
     from rich.text import Text
 
     words = {
         "pass": ("healthy", "bold green"),
         "fail": ("NOT HEALTHY", "bold red"),
-        "none": ("no verdict", "bold yellow"),
+        "none": ("NO VERDICT", "bold yellow"),
     }
     subject, stage = watcher.subject, watcher.evaluator.stage
     blocks = _BLOCKS if "utf" in session.tools.console().encoding.lower() else _ASCII
     where = f", stage {stage.name}" if stage is not None else ""
     return Group(
         Text(f"{subject.namespace}/{subject.name}{where}: ") + Text(*words[look.outcome]),
+        *([Text(at_rest, "yellow")] if (at_rest := standing(subject)) else []),
         Text(),
         *_numbers(watcher, look, blocks),
-        *_judgements(look),
-        *(Text(f"! {line}", "yellow") for line in look.anomalies),
+        *_judgements(look, without),
+        *(Text(f"! {line}", "yellow") for line in look.anomalies if ANOMALIES not in without),
     )
 
 
@@ -309,7 +320,7 @@ def _numbers(watcher: Watcher, look: Look, blocks: str) -> "Iterator[RenderableT
         yield grid(titles, rows, right=["NOW"])
 
 
-def _judgements(look: Look) -> "Iterator[RenderableType]":
+def _judgements(look: Look, without: frozenset[str]) -> "Iterator[RenderableType]":
     """How many rules, gates and tests pass, and a table of those that do not."""
     from rich.text import Text
 
@@ -317,7 +328,8 @@ def _judgements(look: Look) -> "Iterator[RenderableType]":
     from canary_rollout.cli.render import grid
     from canary_rollout.cli.view import clean
 
-    bad = [line for line in look.lines if line.word in {Word.FAIL, Word.BREACHED, Word.NONE}]
+    told = {Word.FAIL, Word.BREACHED} if SILENT in without else {Word.FAIL, Word.BREACHED, Word.NONE}
+    bad = [line for line in look.lines if line.word in told]
     counted = [line for line in look.lines if line.word is not Word.INACTIVE]
     passing = sum(line.word is Word.PASS for line in counted)
     yield Text()

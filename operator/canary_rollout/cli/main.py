@@ -43,6 +43,16 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "__complete": ("completion:complete", ""),
 }
 """Command: where it is (module of this package, attribute) and its line in ``--help``; hidden without a line."""
+SECTIONS: Final = (
+    ("Seeing", ("status", "list", "versions", "check", "health")),
+    (
+        "Commanding",
+        ("start", "set-weight", "pause", "resume", "approve", "promote", "rollback", "retry", "reset"),
+    ),
+    ("Looking before you leap", ("validate", "plan", "backtest", "cohort", "diff", "presets", "replay")),
+    ("More", ("demo", "completion")),
+)
+"""How ``--help`` groups them."""
 
 
 class LazyGroup(click.Group):
@@ -74,8 +84,10 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """The table of commands, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if line])
+        width = max(map(len, COMMANDS)) + 2
+        for title, names in SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width - 2), COMMANDS[name][1]) for name in names])
 
     def main(  # type: ignore[override]  # click overloads main by standalone_mode; this one always ends the process
         self,
@@ -113,6 +125,7 @@ def cli() -> None:
     """See what a CanaryRollout does, and tell it what to do.
 
     Every command that changes something writes one annotation and waits for the operator's answer.
+    In a hurry: `status NAME` says why it does not move or was taken back, `rollback NAME` takes all traffic off it.
     """
 
 

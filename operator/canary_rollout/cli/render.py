@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from canary_rollout.cli.session import OPERATOR_PODS
 from canary_rollout.cli.view import (
     HistoryView,
     RolloutView,
@@ -23,6 +24,16 @@ from canary_rollout.cli.view import (
 )
 
 _BAR: Final = 40
+CONDITIONS: Final = "conditions"
+EARLIER: Final = "earlier revisions"
+LAST_COMMAND: Final = "the last command"
+SILENT: Final = "rules that pass or have no verdict"
+VERDICTS: Final = "verdicts"
+STAGES: Final = "stages"
+LEAST_FIRST: Final = (CONDITIONS, EARLIER, SILENT, LAST_COMMAND, VERDICTS, STAGES)
+"""What goes first where the rows of a terminal do not hold everything."""
+_MESSAGE: Final = 60
+"""Columns that a message needs to be read beside its rollout."""
 _MILLISECONDS: Final = re.compile(r"(\dT\d\d:\d\d:\d\d)\.\d{3}Z")
 _PHASES: Final = {
     "Succeeded": "green",
@@ -45,44 +56,53 @@ _STATES: Final = {
 _VERDICTS: Final = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "none": ("no verdict", "yellow")}
 
 
-def rollout(view: RolloutView, now: float, console: Console) -> RenderableType:
-    """The whole status, sections without content left out."""
+def rollout(view: RolloutView, now: float, console: Console, without: frozenset[str] = frozenset()) -> RenderableType:
+    """The whole status, without empty sections and those of ``LEAST_FIRST`` that are named."""
     parts: list[RenderableType] = [_head(view), Text(_tidy(view.message)), Text(), _facts(view, now, console)]
     for title, stop in (("Halted", view.halt), ("Paused", view.pause)):
         if stop is not None:
             parts += _section(title, _stop(stop, now))
-    if view.stages:
+    if view.stages and STAGES not in without:
         parts += _section("Stages", _stages(view.stages))
-    if view.verdicts or view.inactive_rules:
-        parts += _section("Verdicts", _verdicts(view))
-    if view.conditions:
+    if (view.verdicts or view.inactive_rules) and VERDICTS not in without:
+        parts += _section("Verdicts", _verdicts(view, without))
+    if view.conditions and CONDITIONS not in without:
         parts += _section("Conditions", _conditions(view, now))
-    if view.last_command is not None:
+    if view.last_command is not None and LAST_COMMAND not in without:
         parts += _section("Last command", _last_command(view, now))
-    if view.history:
+    if view.history and EARLIER not in without:
         parts += _section("Earlier revisions", _history(view.history, now))
     return Group(*parts)
 
 
-def table_of(views: Sequence[RolloutView], now: float, *, everywhere: bool) -> RenderableType:
-    """One line per rollout."""
-    titles = [*(["NAMESPACE"] if everywhere else []), "NAME", "PHASE", "STAGE", "WEIGHT", "NEXT", "MESSAGE"]
-    return grid(
-        titles,
-        (
-            [
-                *([view.namespace] if everywhere else []),
-                view.name,
-                Text(view.phase, _PHASES.get(view.phase, "")),
-                view.stage or "-",
-                view.weight,
-                next_in(view, now) or "-",
-                _tidy(view.message),
-            ]
-            for view in views
-        ),
-        right=("WEIGHT",),
-    )
+def table_of(views: Sequence[RolloutView], now: float, width: int, *, everywhere: bool) -> RenderableType:
+    """A row for each rollout; its message behind it, or in lines of its own where ``width`` leaves it too little room."""
+    titles = [*(["NAMESPACE"] if everywhere else []), "NAME", "PHASE", "STAGE", "WEIGHT", "NEXT"]
+    rows: list[list[str | Text]] = [
+        [
+            *([view.namespace] if everywhere else []),
+            view.name,
+            Text(view.phase, _PHASES.get(view.phase, "")),
+            view.stage or "-",
+            view.weight,
+            next_in(view, now) or "-",
+        ]
+        for view in views
+    ]
+    # Two spaces behind each column.
+    widths = [max(len(title), *(len(row[place]) for row in rows)) + 2 for place, title in enumerate(titles)]
+    if width - sum(widths) >= _MESSAGE:
+        whole = ([*row, _tidy(view.message)] for row, view in zip(rows, views, strict=True))
+        return grid([*titles, "MESSAGE"], whole, right=("WEIGHT",))
+    lines: list[RenderableType] = []
+    for place, view in enumerate(views):
+        # Each in a table of its own: a message between two rows of one table would have to fit into a column.
+        table = grid(titles, [rows[place]], right=("WEIGHT",))
+        table.show_header = place == 0
+        for column, columns in zip(table.columns, widths, strict=True):
+            column.min_width = columns - 2
+        lines += [table, Padding(Text(_tidy(view.message), "dim"), (0, 0, 0, 4))]
+    return Group(*lines)
 
 
 def summary(view: RolloutView, now: float) -> str:
@@ -92,10 +112,12 @@ def summary(view: RolloutView, now: float) -> str:
 
 
 def next_in(view: RolloutView, now: float) -> str:
-    """``in 20h48m``, ``now`` when it is due; empty when nothing is planned."""
+    """``in 20h48m``, ``now`` when it is due, ``5m late`` when it should have come; empty when nothing is planned."""
     at = instant_of(view.next_change)
     if at is None:
         return ""
+    if view.doubt and now - at >= 1:
+        return f"{about(now - at)} late"
     return f"in {about(at - now)}" if at - now >= 1 else "now"
 
 
@@ -132,6 +154,11 @@ def _facts(view: RolloutView, now: float, console: Console) -> Table:
         facts.add_row("Router", Text(view.router))
     if coming := next_in(view, now):
         facts.add_row("Next", Text(f"{coming} ({_clock(view.next_change)}) if nothing goes wrong"))
+    for sent in view.waiting_commands:
+        by = f" by {sent.by}" if sent.by else ""
+        facts.add_row("Waiting", Text(f"{sent.command}{by}, sent {ago(sent.at, now)}, not taken up yet", "yellow"))
+    if view.doubt:
+        facts.add_row("Warning", Text(f"{view.doubt}: is the operator running? ({OPERATOR_PODS})", "bold yellow"))
     if view.outdated:
         facts.add_row("Spec", Text("the last edit has not been taken up by the operator yet", "yellow"))
     return facts
@@ -179,9 +206,11 @@ def _hold(stage: StageView) -> str:
     return f"{about(stage.held)} of {stage.hold}{' (extended)' if over else ''}"
 
 
-def _verdicts(view: RolloutView) -> RenderableType:
+def _verdicts(view: RolloutView, without: frozenset[str]) -> RenderableType:
     """A line per rule that says something; rules whose series the app never had are named in one line."""
     rows: list[list[str | Text]] = []
+    if SILENT in without:
+        return _counted(view)
     for entry in view.verdicts:
         word, style = _VERDICTS.get(entry.verdict, (entry.verdict, ""))
         numbers = entry.message.removeprefix(f"{entry.rule}: ")
@@ -191,6 +220,19 @@ def _verdicts(view: RolloutView) -> RenderableType:
         return table
     words = f"inactive, for want of metrics: {', '.join(view.inactive_rules)}"
     return Group(*([table] if rows else []), Text(words, "dim"))
+
+
+def _counted(view: RolloutView) -> RenderableType:
+    """What fails with its numbers, of the rest how many."""
+    failing = [entry for entry in view.verdicts if entry.verdict == "fail"]
+    passing = sum(entry.verdict == "pass" for entry in view.verdicts)
+    none = len(view.verdicts) - len(failing) - passing
+    told = [f"{passing} pass", f"{none} no verdict", f"{len(view.inactive_rules)} inactive"]
+    counts = Text(", ".join([*([f"{len(failing)} FAIL"] if failing else []), *told]))
+    rows: list[list[str | Text]] = [
+        [entry.rule, Text("FAIL", "bold red"), entry.message.removeprefix(f"{entry.rule}: ")] for entry in failing
+    ]
+    return Group(grid(["RULE", "VERDICT", "NUMBERS"], rows), counts) if rows else counts
 
 
 def _conditions(view: RolloutView, now: float) -> Table:

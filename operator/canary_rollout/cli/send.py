@@ -9,7 +9,7 @@ import click
 
 from canary_rollout.cli.errors import CliError, Exit
 from canary_rollout.cli.find import get_rollout
-from canary_rollout.cli.session import Connection, Tools
+from canary_rollout.cli.session import OPERATOR_PODS, Connection, Tools
 from canary_rollout.cli.view import clean
 from canary_rollout.kube.port import CANARY_ROLLOUTS, ApiError, Object, Resource, UnavailableError
 from canary_rollout.model.commands import Command, CommandArgs, Verb
@@ -69,7 +69,7 @@ class Sending:
         if status is None:
             raise CliError(
                 f"the operator did not answer {command.verb} within {self.wait:g} s; the command stays on {name} and "
-                f"counts for a day once an operator reads it; check that the operator runs, then `kubectl canary status {name}`",
+                f"counts for a day once an operator reads it; see whether one runs (`{OPERATOR_PODS}`), then `kubectl canary status {name}`",
                 Exit.UNREACHABLE,
             )
         return _report(name, command, status.get("lastCommand") or {})

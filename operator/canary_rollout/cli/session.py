@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from canary_rollout.kube.port import KubeApi
     from canary_rollout.metrics.port import Sampler
 
+OPERATOR_PODS: Final = "kubectl get pods -A -l app.kubernetes.io/name=canary-rollout"
+"""What shows whether an operator runs, however it was installed."""
 WAIT: Final = 10.0
 """Seconds until the operator has to have answered, unless ``--wait`` says otherwise."""
 

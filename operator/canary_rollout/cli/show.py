@@ -72,7 +72,8 @@ def list_(ctx: click.Context, everywhere: bool, output: str | None) -> int:
             where = "any namespace" if everywhere else f"namespace {namespace}; -A lists those of all"
             click.echo(f"no CanaryRollout in {where}", err=True)
             return
-        session.tools.console().print(table_of(views, session.tools.now(), everywhere=everywhere))
+        console = session.tools.console()
+        console.print(table_of(views, session.tools.now(), console.width, everywhere=everywhere))
 
     return session.run(show)
 

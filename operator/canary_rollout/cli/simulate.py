@@ -12,7 +12,7 @@ from canary_rollout.analysis.verdict import Assessment, Outcome
 from canary_rollout.cli.errors import CliError
 from canary_rollout.cli.history import Past
 from canary_rollout.cli.instant import Instant, at_rest
-from canary_rollout.controller import comparing
+from canary_rollout.controller.running import Running, begin
 from canary_rollout.engine.decide import decide
 from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.draft import stages_of
@@ -71,7 +71,7 @@ class Simulation:
     resume: bool = False
     state: RolloutState = field(default_factory=RolloutState)
     evidence: Evidence = field(default_factory=Evidence)
-    running: comparing.Running | None = None
+    running: Running | None = None
     events: list[Event] = field(default_factory=list)
     history: tuple[CounterReadings, ...] = ()
     _cluster: Instant = field(default_factory=lambda: Instant("backtest"))
@@ -120,14 +120,14 @@ class Simulation:
         sticky = self.spec.traffic.sticky is not None
         running = self.running
         if running is None:
-            running = self.running = comparing.begin(policy, self.spec.metrics.interval, reading.at)
+            running = self.running = begin(policy, self.spec.metrics.interval, reading.at)
             await running.learn([past for past in self.history if past.complete], sticky=sticky)
         running.weigh(self.state, reading.at)
         if reading.complete:
             await running.feed([reading], sticky=sticky)
         else:
             running.problem = reading.message
-        return comparing.compared(running, reading.at)
+        return running.compared(reading.at)
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 

@@ -8,14 +8,27 @@ from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
 
+from canary_rollout.cli.session import OPERATOR_PODS
 from canary_rollout.kube.port import Object
+from canary_rollout.model.commands import EXPIRES_AFTER, read_commands
 from canary_rollout.model.conditions import Phase
-from canary_rollout.model.units import UnitError, format_duration, parse_duration, parse_instant, parse_weight
+from canary_rollout.model.units import (
+    UnitError,
+    format_duration,
+    format_instant,
+    parse_duration,
+    parse_instant,
+    parse_weight,
+)
 
-UNSEEN: Final = "no operator has looked at this yet; check that one runs in this cluster"
+UNSEEN: Final = f"no operator has looked at this yet; see whether one runs: `{OPERATOR_PODS}`"
 _STOPPED: Final = frozenset({Phase.HALTED, Phase.ROLLING_BACK, Phase.ROLLED_BACK})
 _AT_REST: Final = frozenset({Phase.IDLE, Phase.SUCCEEDED})
 _MINUTE: Final = 60.0
+_OVERDUE: Final = 60.0
+"""Seconds after which a change that has not come is worth a question."""
+_SILENT: Final = 660.0
+"""Seconds without fresher numbers: the operator writes them every five minutes while a revision is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,15 @@ class CommandView:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingView:
+    """A command that was sent and that no operator has taken up yet."""
+
+    command: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryView:
     """How one earlier revision ended."""
 
@@ -93,7 +115,11 @@ class HistoryView:
 
 @dataclass(frozen=True, slots=True)
 class RolloutView:
-    """Everything ``status`` shows. Weights as ``"5%"``, instants as RFC 3339, both empty when unknown."""
+    """Everything ``status`` shows. Weights as ``"5%"``, instants as RFC 3339, both empty when unknown.
+
+    Attributes:
+        doubt: why it seems that no operator looks at this now; empty when nothing points to that.
+    """
 
     namespace: str
     name: str
@@ -115,6 +141,8 @@ class RolloutView:
     pause: StopView | None
     conditions: tuple[ConditionView, ...]
     last_command: CommandView | None
+    waiting_commands: tuple[WaitingView, ...]
+    doubt: str
     history: tuple[HistoryView, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,11 +183,18 @@ def view_of(rollout: Object, now: float) -> RolloutView:
             for entry in _mappings(status.get("conditions"))
         ),
         last_command=_command(status.get("lastCommand")),
+        waiting_commands=_waiting(_mapping(metadata.get("annotations")), status, now),
+        doubt=_doubt(status, now),
         history=tuple(
             HistoryView(*(_text(entry, key) for key in ("revision", "result", "reason", "message", "endedAt")))
             for entry in _mappings(status.get("history"))
         ),
     )
+
+
+def serves_nothing(phase: str) -> bool:
+    """Whether a canary in this phase gets no traffic, and will not get any before somebody does something."""
+    return phase in _STOPPED or phase in _AT_REST
 
 
 def clean(text: str) -> str:
@@ -247,14 +282,30 @@ def _notes(stage: Object) -> tuple[str, ...]:
     notes = []
     cohort = _mapping(stage.get("cohort"))
     if cohort:
-        key = _text(cohort, "header") or f"cookie {_text(cohort, 'cookie')}"
-        values = ", ".join(clean(str(value)) for value in cohort.get("values") or ())
-        notes.append(f"cohort {key}: {values}")
-    if gates := len(_mappings(stage.get("exit"))):
-        notes.append(f"{gates} exit gate{'s' if gates > 1 else ''}")
+        notes.append(_cohort(cohort))
+    listed = (("entry", "entry gate"), ("exit", "exit gate"), ("haltRules", "own halt rule"))
+    counts = [(len(_mappings(stage.get(key))), word) for key, word in listed]
+    notes += [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
+    if mirror := _text(stage, "mirror"):
+        notes.append(f"copies of {mirror}")
     if stage.get("approval"):
         notes.append("needs approval")
     return tuple(notes)
+
+
+def _cohort(cohort: Object) -> str:
+    """Who is in it: values, prefixes, the pattern, regions with their weights."""
+    told = [clean(str(value)) for value in cohort.get("values") or ()]
+    told += [f"{clean(str(prefix))}*" for prefix in cohort.get("prefixes") or ()]
+    told += [pattern] if (pattern := _text(cohort, "pattern")) else []
+    parts = []
+    if told:
+        parts.append(f"cohort {_text(cohort, 'header') or 'cookie ' + _text(cohort, 'cookie')}: {', '.join(told)}")
+    regions = _mapping(cohort.get("regions"))
+    weights = ", ".join(f"{_text(one, 'value')} {_text(one, 'weight')}" for one in _mappings(regions.get("weights")))
+    if weights:
+        parts.append(f"regions {_text(regions, 'header')}: {weights}")
+    return ", ".join(parts) or "a cohort"
 
 
 def _stop(raw: Any) -> StopView | None:
@@ -275,6 +326,32 @@ def _command(raw: Any) -> CommandView | None:
         by=_text(entry, "by"),
         at=_text(entry, "at"),
     )
+
+
+def _waiting(annotations: Object, status: Object, now: float) -> tuple[WaitingView, ...]:
+    """Commands on the object that are still valid and whose ids no operator has recorded, oldest first."""
+    consumed = _mapping(status.get("consumed"))
+    heard = {*consumed.values(), *(_mapping(status.get("rollout")).get("heard") or ())}
+    commands, _ = read_commands({key: str(value) for key, value in annotations.items()})
+    return tuple(
+        WaitingView(command.verb, clean(command.by), format_instant(command.at))
+        for command in commands
+        if command.id not in heard and now - command.at < EXPIRES_AFTER
+    )
+
+
+def _doubt(status: Object, now: float) -> str:
+    """What in the status points to an operator that is not at work."""
+    phase = _text(status, "phase")
+    if not status or phase in _AT_REST or phase in _STOPPED:
+        return ""
+    due = instant_of(_text(status, "nextChange"))
+    if due is not None and now - due > _OVERDUE:
+        return f"what was due {about(now - due)} ago has not come"
+    through = instant_of(_text(status, "evaluatedThrough"))
+    if through is not None and now - through > _SILENT:
+        return f"the last numbers are {about(now - through)} old"
+    return ""
 
 
 def _mapping(raw: Any) -> Object:

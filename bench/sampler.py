@@ -21,6 +21,7 @@ from canary_rollout.analysis.comparing import policy_of
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.rules import assess
 from canary_rollout.controller import comparing
+from canary_rollout.controller.running import Running, begin
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.metrics.sampler import PrometheusSampler
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -172,7 +173,7 @@ async def run(count: int, seconds: float, url: str) -> dict[str, float]:
     judged = passed = 0
     assess_cpu = compare_cpu = 0.0
     policy = policy_of(spec)
-    running: dict[str, comparing.Running] = {}
+    running: dict[str, Running] = {}
 
     class Ticks:
         def ticked(self, seconds: float, **_: bool) -> None:
@@ -184,11 +185,11 @@ async def run(count: int, seconds: float, url: str) -> dict[str, float]:
         samples = await sampler.sample(request)
         latest = comparing.latest_tick((request.namespace, request.rollout), spec, time.time())
         if request.key not in running:
-            running[request.key] = comparing.begin(policy, INTERVAL, latest)
+            running[request.key] = begin(policy, INTERVAL, latest)
             running[request.key].weights = [(0.0, stage.weight)]
-        compared = await comparing.compare(
-            spec, running[request.key], sampler, request, {}, latest=latest, observer=Ticks()
-        )
+        wanted = comparing.Wanted(request, {}, latest)
+        await comparing.compare(spec, running[request.key], sampler, wanted, observer=Ticks())
+        compared = running[request.key].compared(latest)
         before = time.thread_time()
         assessment, evidence[request.key] = assess(spec, stage, samples, evidence[request.key], samples.at, compared)
         assess_cpu += time.thread_time() - before

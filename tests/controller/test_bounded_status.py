@@ -16,7 +16,7 @@ from canary_rollout.analysis.evidence import LARGEST_SEEN, Evidence
 from canary_rollout.analysis.fitting import LARGEST_CHECKPOINT, encoded
 from canary_rollout.analysis.readings import CounterReadings, CounterSample
 from canary_rollout.analysis.rules import assess
-from canary_rollout.controller import comparing
+from canary_rollout.controller.running import MOST_WEIGHTS, begin, restored
 from canary_rollout.engine import fitting
 from canary_rollout.engine.decision import Decision
 from canary_rollout.engine.fitting import LARGEST_STATUS, fitted
@@ -120,11 +120,11 @@ def ticks(rng, count, first):
 async def compared(spec):
     """A comparison of everything at once, after its restarts and a fail of every test."""
     policy = policy_of(spec)
-    running = comparing.begin(policy, 10.0, EPOCH)
+    running = begin(policy, 10.0, EPOCH)
     rng = np.random.default_rng(3)
     past = [replace(found, at=EPOCH - 60.0 * (90 - number)) for number, found in enumerate(ticks(rng, 90, EPOCH))]
     await running.learn(past, sticky=True)
-    running.weights = [(EPOCH + 10 * number, 500 + number) for number in range(comparing.MOST_WEIGHTS)]
+    running.weights = [(EPOCH + 10 * number, 500 + number) for number in range(MOST_WEIGHTS)]
     await running.feed(list(ticks(rng, 90, EPOCH)), sticky=True)
     return running
 
@@ -135,7 +135,7 @@ def largest():
     spec = largest_spec()
     running = asyncio.run(compared(spec))
     given = samples(spec, EPOCH, own=pair(0.0, 9.0), error_rate=pair(0.0, 0.5))
-    found = comparing.compared(running, running.through)
+    found = running.compared(running.through)
     seen = frozenset(f"of-old~{number:08x}" for number in range(LARGEST_SEEN - 80))
     evidence = Evidence(seen_canary=seen, seen_stable=frozenset(name[::-1] for name in seen))
     assessment, evidence = assess(spec, spec.stages[0], given, evidence, EPOCH, found)
@@ -149,12 +149,12 @@ def test_the_lists_that_fill_a_status_are_bounded_by_the_crd():
 
 def test_the_largest_checkpoint_fits_and_has_all_evidence(largest):
     _, running, _, _ = largest
-    written = running.checkpoint()
+    written = running.checkpoint().written()
     assert encoded(written) <= LARGEST_CHECKPOINT
     assert "left" not in written
     fails = [found.rule for found in running.tests if found.outcome == "fail"]
     assert len(fails) >= 4
-    again = comparing.restored(running.policy, 10.0, json.loads(json.dumps(written)))
+    again = restored(running.policy, 10.0, json.loads(json.dumps(written)))
     assert again.weights == running.weights
 
 

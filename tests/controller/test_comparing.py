@@ -12,6 +12,7 @@ from small_specs import make_spec
 from canary_rollout.analysis.readings import CounterReadings, CounterSample
 from canary_rollout.analysis.sequential import Policy
 from canary_rollout.controller import comparing
+from canary_rollout.controller.running import begin, restored
 from canary_rollout.model.status import RolloutState, StageClock
 
 EPOCH = 1_800_000_000.0
@@ -41,7 +42,7 @@ def test_ticks_lie_on_a_grid_that_the_namespace_and_the_interval_decide(now, int
 
 def test_the_first_missing_tick_is_at_most_a_day_back():
     policy = Policy(interval=10.0)
-    running = comparing.begin(policy, 10.0, EPOCH)
+    running = begin(policy, 10.0, EPOCH)
     assert comparing.on_grid(running, EPOCH) == EPOCH
     running.through = EPOCH
     assert comparing.on_grid(running, EPOCH + 50) == EPOCH + 10
@@ -49,7 +50,7 @@ def test_the_first_missing_tick_is_at_most_a_day_back():
 
 
 def test_the_weight_of_a_tick_is_the_one_in_force_then():
-    running = comparing.begin(Policy(), 15.0, EPOCH)
+    running = begin(Policy(), 15.0, EPOCH)
     assert running.weight_at(EPOCH) == 0
     for since, weight in ((0, 50), (100, 500), (200, 2500)):
         clock = StageClock(since=EPOCH + since)
@@ -60,20 +61,20 @@ def test_the_weight_of_a_tick_is_the_one_in_force_then():
 
 
 def test_a_checkpoint_is_json_without_a_null_that_a_merge_patch_would_take_for_a_removal():
-    running = comparing.begin(Policy(), 15.0, EPOCH)
+    running = begin(Policy(), 15.0, EPOCH)
     running.weigh(RolloutState(confirmed=50), EPOCH)
-    written = running.checkpoint()
+    written = running.checkpoint().written()
 
     def nulls(value):
         return value is None or (isinstance(value, dict) and any(map(nulls, value.values())))
 
     assert not nulls(written)
-    again = comparing.restored(Policy(), 15.0, json.loads(json.dumps(written)))
+    again = restored(Policy(), 15.0, json.loads(json.dumps(written)))
     assert (again.began, again.weights) == (running.began, running.weights)
 
 
 async def test_requests_counted_by_tenants_count_once_and_pods_are_left_for_latency():
-    running = comparing.begin(Policy(interval=10.0, warm_up=0.0), 10.0, EPOCH)
+    running = begin(Policy(interval=10.0, warm_up=0.0), 10.0, EPOCH)
     running.weights = [(0.0, 500)]
     seen = []
     step = running.comparison.step
@@ -96,7 +97,7 @@ async def test_requests_counted_by_tenants_count_once_and_pods_are_left_for_late
 
 async def test_a_tenant_who_always_fails_does_not_roll_a_sticky_stage_back():
     """Ten tenants on the canary, one of them fails every request, as it did on stable; nobody counted it there."""
-    running = comparing.begin(Policy(interval=10.0), 10.0, EPOCH)
+    running = begin(Policy(interval=10.0), 10.0, EPOCH)
     running.weights = [(0.0, 50)]
     ticks = []
     for number in range(60):
@@ -119,7 +120,7 @@ def test_a_checkpoint_of_somebody_else_is_refused(raw):
     from canary_rollout.analysis.errors import EvidenceError
 
     with pytest.raises(EvidenceError):
-        comparing.restored(Policy(), 15.0, raw)
+        restored(Policy(), 15.0, raw)
 
 
 class Cut(Exception):  # noqa: N818 - nothing went wrong
@@ -143,7 +144,7 @@ def test_a_past_that_was_cut_in_the_middle_is_learned_once(cuts):
     """Twice would count every tenant twice and divide all evidence by a dispersion that is not there."""
 
     def learned(cuts):
-        running = comparing.begin(Policy(interval=10.0), 10.0, EPOCH)
+        running = begin(Policy(interval=10.0), 10.0, EPOCH)
         past = []
         for number in range(40):
             pods = {("stable", f"bucket:{bucket}"): (600 * number, bucket * number) for bucket in range(6)}
@@ -156,5 +157,5 @@ def test_a_past_that_was_cut_in_the_middle_is_learned_once(cuts):
         asyncio.run(running.learn(past, sticky=True))
         return running.comparison._spread.state(), running.comparison._tenants.state(), running.past.export()
 
-    fresh = comparing.begin(Policy(interval=10.0), 10.0, EPOCH).comparison._spread.state()
+    fresh = begin(Policy(interval=10.0), 10.0, EPOCH).comparison._spread.state()
     assert learned(cuts) == learned([])

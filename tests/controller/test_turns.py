@@ -9,6 +9,7 @@ from virtual_time import EPOCH, now
 
 from canary_rollout.analysis.sequential import Policy
 from canary_rollout.controller import comparing
+from canary_rollout.controller.running import begin
 from canary_rollout.controller.turns import BUSY, LOOKING_BACK, Turns
 
 MILLISECOND = 0.001
@@ -131,7 +132,7 @@ async def test_fifteen_rollouts_that_replay_an_hour_leave_the_loop_to_others():
     policy, spec = Policy(interval=10.0), make_spec(interval="10s", history="0s")
 
     async def replay(number):
-        running = comparing.begin(policy, 10.0, EPOCH)
+        running = begin(policy, 10.0, EPOCH)
         latest = EPOCH + 3600.0
         while running.through < latest:
             await comparing.compare(

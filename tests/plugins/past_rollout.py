@@ -2,7 +2,7 @@
 
 from canary_rollout.analysis.comparing import policy_of
 from canary_rollout.analysis.evidence import Evidence
-from canary_rollout.controller import comparing
+from canary_rollout.controller.running import begin
 from canary_rollout.model.conditions import Phase
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus, RolloutState, StageClock
@@ -13,7 +13,7 @@ UNDER_WAY = 1200
 def under_way(end, spec, stage="few", weight=500):
     """In ``stage`` for twenty minutes, and what its comparison remembers of the first tick."""
     began = float(end - UNDER_WAY)
-    running = comparing.begin(policy_of(CanaryRolloutSpec.model_validate(spec)), 15.0, began)
+    running = begin(policy_of(CanaryRolloutSpec.model_validate(spec)), 15.0, began)
     state = RolloutState(
         phase=Phase.PROGRESSING,
         revision="ab12cd34ef",

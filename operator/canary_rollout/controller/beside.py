@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from canary_rollout.analysis.comparing import Compared
-from canary_rollout.controller.comparing import Running, Wanted
+from canary_rollout.controller.comparing import Wanted
 from canary_rollout.controller.queue import Key
+from canary_rollout.controller.running import Running
 
 PATIENCE: Final = 2.0
 """Seconds that an evaluation whose samples are in waits for the comparison that it began, half an interval at most.
@@ -18,7 +18,7 @@ Later ones do not wait for it."""
 class _Look:
     running: Running
     wanted: Wanted
-    task: asyncio.Task[Compared]
+    task: asyncio.Task[None]
 
 
 class Beside:
@@ -27,10 +27,10 @@ class Beside:
     def __init__(self) -> None:
         """Create it; nothing is under way."""
         self._looks: dict[Key, _Look] = {}
-        self._dropped: set[asyncio.Task[Compared]] = set()
+        self._dropped: set[asyncio.Task[None]] = set()
 
     def begin(
-        self, key: Key, running: Running, wanted: Wanted, compare: Callable[[Wanted], Coroutine[Any, Any, Compared]]
+        self, key: Key, running: Running, wanted: Wanted, compare: Callable[[Wanted], Coroutine[Any, Any, None]]
     ) -> float:
         """Begin ``compare(wanted)``, unless one is under way: that goes by ``wanted`` from now on.
 

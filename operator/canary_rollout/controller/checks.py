@@ -21,6 +21,7 @@ from canary_rollout.controller.failures import logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.memory import Asked, Memory
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
+from canary_rollout.controller.running import Running, TickObserver, begin, restored
 from canary_rollout.controller.turns import Turns
 from canary_rollout.engine.draft import stage_of
 from canary_rollout.kube.port import Clock, Object
@@ -50,7 +51,7 @@ class Checks:
         *,
         access: Access,
         observer: QueueObserver | None = None,
-        ticks: comparing.TickObserver | None = None,
+        ticks: TickObserver | None = None,
     ) -> None:
         """Create it.
 
@@ -134,7 +135,7 @@ class Checks:
             patience = self._beside.begin(key, running, wanted, partial(self._compare, spec, running))
             samples = await self._sampler.sample(request)
             await self._beside.wait(key, patience)
-            compared = comparing.compared(running, wanted.latest)
+            compared = running.compared(wanted.latest)
         await self._turns.pause()
         if key in self._followed and memory.comparing is running:
             evidence = memory.evidence or Evidence()
@@ -146,8 +147,8 @@ class Checks:
         return self._delay(key, spec.metrics.interval)
 
     def _compare(
-        self, spec: CanaryRolloutSpec, running: comparing.Running, wanted: comparing.Wanted
-    ) -> Coroutine[Any, Any, Compared]:
+        self, spec: CanaryRolloutSpec, running: Running, wanted: comparing.Wanted
+    ) -> Coroutine[Any, Any, None]:
         return comparing.compare(spec, running, self._sampler, wanted, observer=self._ticks, turns=self._turns)
 
     async def _request(
@@ -180,9 +181,7 @@ class Checks:
             memory.asked = Asked(spec, stage, pods, facts, request, created)
         return memory.asked.request, memory.asked.created
 
-    def _running(
-        self, key: Key, memory: Memory, spec: CanaryRolloutSpec, request: MetricRequest
-    ) -> comparing.Running | None:
+    def _running(self, key: Key, memory: Memory, spec: CanaryRolloutSpec, request: MetricRequest) -> Running | None:
         """The comparison that this process has, that status describes, or a new one; ``None``: it is switched off."""
         policy, interval, now = policy_of(spec), spec.metrics.interval, self._clock.now()
         if policy is None or not request.compared:
@@ -197,16 +196,16 @@ class Checks:
         return known
 
 
-def _taken_up(key: Key, memory: Memory, policy: Policy, latest: float) -> comparing.Running:
+def _taken_up(key: Key, memory: Memory, policy: Policy, latest: float) -> Running:
     raw = memory.evidence.comparison if memory.evidence is not None else {}
     if not raw:
-        return comparing.begin(policy, policy.interval, latest)
+        return begin(policy, policy.interval, latest)
     try:
-        running = comparing.restored(policy, policy.interval, raw)
+        running = restored(policy, policy.interval, raw)
     except EvidenceError as error:
         # Somebody else wrote it. Starting afresh can only delay a verdict, never make one up.
         log.warning("the comparison begins anew", namespace=key[0], rollout=key[1], error=str(error))
-        return comparing.begin(policy, policy.interval, latest)
+        return begin(policy, policy.interval, latest)
     anew = ", ".join(map(str, raw.get("left", ()))) or "nothing"
     log.info("replaying", namespace=key[0], rollout=key[1], after=running.through, until=latest, begins_anew=anew)
     return running

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from canary_rollout.analysis.errors import EvidenceError
 from canary_rollout.analysis.evidence import Evidence
 from canary_rollout.analysis.verdict import Assessment
-from canary_rollout.controller.comparing import Running
+from canary_rollout.controller.running import Running
 from canary_rollout.kube.port import Object
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.model.effective import resolve

@@ -9,7 +9,6 @@ import structlog
 from canary_rollout.controller.access import Access
 from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
-from canary_rollout.controller.comparing import TickObserver
 from canary_rollout.controller.failures import Failures, logged
 from canary_rollout.controller.gather import Gatherer
 from canary_rollout.controller.guard import Guard
@@ -19,6 +18,7 @@ from canary_rollout.controller.lease import Lease
 from canary_rollout.controller.owners import Owners, urgent
 from canary_rollout.controller.queue import Key, QueueObserver, WorkQueue
 from canary_rollout.controller.reconcile import Reconciler
+from canary_rollout.controller.running import TickObserver
 from canary_rollout.controller.shell import Shell, Telemetry
 from canary_rollout.kube.cache import Cache, Change
 from canary_rollout.kube.port import CANARY_ROLLOUTS, DEPLOYMENTS, Clock, KubeApi

@@ -62,6 +62,7 @@ class Comparison:
         self._through = -inf
         self._latched: dict[str, TestVerdict] = {}
         self._verdicts: tuple[TestVerdict, ...] = ()
+        self._gate: PromotionGate | None = None
         self._sealed: dict[str, Any] = {}
         self._sealed_at = -inf
         self._rebuilding = False
@@ -74,6 +75,7 @@ class Comparison:
 
         Leave out times at which a canary was serving; they would become the new normal.
         """
+        self._gate = None
         self._tenants.learn(tick)
         for window in self._windows:
             window.past(tick)
@@ -91,7 +93,7 @@ class Comparison:
                 for window in self._windows:
                     window.step(tick)
             return self._verdicts
-        self._through, self._rebuilding = tick.at, False
+        self._through, self._rebuilding, self._gate = tick.at, False, None
         if self._began is None:
             self._began = tick.at - self._policy.interval
             self._seal(self._began)
@@ -108,7 +110,9 @@ class Comparison:
 
     def gate(self) -> PromotionGate:
         """Return whether the evidence as of the last tick lets the rollout go on, and what it cannot exclude."""
-        return self._ruling().gate(self._verdicts)
+        if self._gate is None:
+            self._gate = self._ruling().gate(self._verdicts)
+        return self._gate
 
     def _evidence(self, tick: Tick, odds_floor: float) -> None:
         index = self._errors.index + 1

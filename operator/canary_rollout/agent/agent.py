@@ -10,7 +10,7 @@ from typing import Final, Generic
 import structlog
 
 from canary_rollout.agent.driver import Counting, Desired, Driver, Station
-from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
+from canary_rollout.agent.errors import ControlError, LapsedError, LoadError, NotRunningError
 from canary_rollout.agent.follow import Backoff, follow
 from canary_rollout.kube.port import CONFIG_MAPS, LEASES, ApiError, KubeApi, Object
 from canary_rollout.model.units import FULL, format_weight
@@ -126,7 +126,9 @@ class Agent(Generic[DocumentType]):
                     task.cancel()
                     raise
                 continue  # a lowering has taken its place
-            except (NotRunningError, ControlError) as error:
+            except (LapsedError, NotRunningError, ControlError) as error:
+                # Stable is what everybody needs: a proxy that serves it is kept in service although nobody can renew.
+                self.ready = self.ready or isinstance(error, LapsedError)
                 delay = backoff.pause()
                 _log.info("the proxy is not there yet", reason=f"{error}")
                 continue
@@ -143,7 +145,7 @@ class Agent(Generic[DocumentType]):
                 return True
             try:
                 served = await self._proxy.apply(desired)
-            except LoadError as error:
+            except (LoadError, OSError) as error:
                 self._instruments.failures.labels("load").inc()
                 _log.error("the configuration is not loaded; the last good one goes on serving", error=f"{error}")
                 self._not_loaded = f"{error}"
@@ -207,7 +209,7 @@ class Agent(Generic[DocumentType]):
         async with self._proxy.lock:
             try:
                 await self._proxy.renew(sent)
-            except (NotRunningError, ControlError) as error:
+            except (NotRunningError, ControlError, OSError) as error:
                 self._instruments.failures.labels("renew").inc()
                 _log.warning("the proxy was not told of the renewal", error=f"{error}")
                 return

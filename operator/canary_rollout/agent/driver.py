@@ -102,8 +102,10 @@ class Driver(Protocol[DocumentType]):
 
         Raises:
             LoadError: refused; ``served`` is unchanged and goes on.
+            LapsedError: the proxy serves stable until the lease is renewed.
             NotRunningError: the proxy has not started yet, or has ended.
             ControlError: the proxy does not answer.
+            OSError: the disk is full, for one; what can be had without it is in force.
         """
         ...
 
@@ -111,7 +113,7 @@ class Driver(Protocol[DocumentType]):
         """The API server accepted a renewal that was sent ``at`` (POSIX seconds): the proxy's lease goes on from there.
 
         Raises:
-            NotRunningError, ControlError: the proxy could not be told; its lease runs out as it was.
+            NotRunningError, ControlError, OSError: the proxy could not be told; its lease runs out as it was.
         """
         ...
 

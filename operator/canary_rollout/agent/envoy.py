@@ -17,7 +17,7 @@ from typing import Final
 import aiohttp
 
 from canary_rollout.agent.driver import Desired, Served, Station
-from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
+from canary_rollout.agent.errors import ControlError, LapsedError, LoadError, NotRunningError
 from canary_rollout.agent.loopback import Loopback
 from canary_rollout.agent.settings import Settings
 from canary_rollout.agent.workspace import Workspace, write_atomic
@@ -203,11 +203,15 @@ class EnvoyDriver:
 
         Raises:
             LoadError: rejected; ``served`` is unchanged and goes on.
+            LapsedError: Envoy serves stable until the lease is renewed.
             NotRunningError, ControlError: Envoy is not there, or does not answer.
+            OSError: the disk is full, for one.
         """
         document, before = desired.document, self.served.desired
         files = self._files(document)
         lowering = before is not None and document.less_than(before.document)
+        if lowering:
+            self._workspace.save_lowered({ENVOY_KEY: document.dump()})
         if lowering and document.weight == 0:
             # Nothing but stable is named in these routes, so they wait for no new cluster.
             await self._take(files, ("rds", "cds", "lds"))
@@ -288,7 +292,7 @@ class EnvoyDriver:
                 while document.leased and not await self._leased(document):  # noqa: ASYNC110 - another process decides
                     await asyncio.sleep(_POLL)
         except TimeoutError as error:
-            raise NotRunningError(
+            raise LapsedError(
                 "the lease is over: stable serves everything until the API server accepts a renewal"
             ) from error
 

@@ -11,5 +11,9 @@ class NotRunningError(CanaryRolloutError):
     """There is no nginx to talk to yet (or any more)."""
 
 
+class LapsedError(CanaryRolloutError):
+    """The proxy runs and serves stable alone: nothing has renewed its lease for too long."""
+
+
 class ControlError(CanaryRolloutError):
     """nginx's control address did not answer as it should."""

@@ -15,7 +15,7 @@ import structlog
 
 from canary_rollout.agent.control import Control, ReadBack
 from canary_rollout.agent.driver import Desired, Mode, Served
-from canary_rollout.agent.errors import ControlError, LoadError, NotRunningError
+from canary_rollout.agent.errors import ControlError, LapsedError, LoadError, NotRunningError
 from canary_rollout.agent.files import (
     KEEPALIVE_MIN_TIMEOUT,
     Abilities,
@@ -149,18 +149,23 @@ class Proxy:
 
         Raises:
             LoadError: refused; ``served`` is unchanged and goes on.
+            LapsedError: nginx serves stable until the lease is renewed.
             NotRunningError: nginx has not started yet, or has ended.
             ControlError: nginx does not answer.
+            OSError: the disk is full, for one.
         """
         before = self.served
         lowering = before.desired is not None and desired.document.less_than(before.desired.document)
+        if lowering and before.desired is not None:
+            self._workspace.save_lowered(_kept(replace(desired, config=before.desired.config)))
         try:
             mode = self.mode_for(desired)
             if self._lapsed(desired, mode):
-                raise NotRunningError(
-                    "the API server has not accepted a renewal for too long: stable serves everything"
-                )
+                await self._control.read()
+                raise LapsedError("the API server has not accepted a renewal for too long: stable serves everything")
             if lowering and mode == before.mode == "njs":
+                # From here on nothing may push the old route again, a renewal neither, whatever comes in between.
+                self.served = replace(before, proved=False)
                 await self._push(desired)
             return await self._bring(desired, mode, "", hurry=lowering)
         except LoadError as error:
@@ -310,7 +315,7 @@ class Proxy:
 
     def _remember(self, desired: Desired[WeightsDocument], candidate: Candidate) -> None:
         """Keep this state for a cold start, and the weight-0 form of it for the day when nobody is left to write one."""
-        self._workspace.save_last_good({CONFIG_KEY: desired.config, WEIGHTS_KEY: desired.document.dump()})
+        self._workspace.save_last_good(_kept(desired))
         self._fallback = None
         if candidate.mode == "reload" and desired.document.leased:
             nobody = desired.document.nobody()
@@ -318,6 +323,12 @@ class Proxy:
             self._fallback = self._workspace.stage(zero.files, state_text(nobody, 0.0))
         self._workspace.prune()
         self._arm(desired)
+
+
+def _kept(desired: Desired[WeightsDocument]) -> dict[str, str]:
+    """A ConfigMap's data that say this, also where a lowering stands beside an older configuration than its own."""
+    document = desired.document.model_copy(update={"config": digest(desired.config)})
+    return {CONFIG_KEY: desired.config, WEIGHTS_KEY: document.dump()}
 
 
 def _without_routing(files: Mapping[str, str]) -> dict[str, str]:

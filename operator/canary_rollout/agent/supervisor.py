@@ -50,6 +50,7 @@ class Supervisor:
                 return 0
         for leftover in ("run/nginx.pid", "run/stopping"):
             (self._work / leftover).unlink(missing_ok=True)
+        self._fall_back()
         (self._work / "run/supervisor.pid").write_text(f"{os.getpid()}\n", encoding="ascii")
         self._child = subprocess.Popen(  # noqa: S603 - the path comes from this container's own settings
             [self._binary, "-p", f"{self._work}/", "-c", "current/nginx.conf", "-g", "daemon off;"],
@@ -82,11 +83,16 @@ class Supervisor:
         current = self._work / "current"
         if fallback is None or time.time() <= until or os.readlink(current) == fallback:  # noqa: PTH115
             return
-        if self._child is None or not (self._work / fallback / "nginx.conf").exists():
+        if not (self._work / fallback / "nginx.conf").exists():
             return
         temporary = self._work / ".current.supervisor"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(fallback)
-        temporary.replace(current)
-        self._child.send_signal(signal.SIGHUP)
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(fallback)
+            temporary.replace(current)
+        except OSError as error:  # a full disk must not end nginx; tried again at the next look
+            print(f"cannot fall back to stable: {error}", flush=True)  # noqa: T201
+            return
+        if self._child is not None:
+            self._child.send_signal(signal.SIGHUP)
         print(f"no agent has renewed the lease since {told.get('renewed')}: serving stable only", flush=True)  # noqa: T201

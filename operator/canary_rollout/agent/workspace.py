@@ -85,8 +85,12 @@ class Workspace:
         name = f"conf/{max(numbers, default=0) + 1}"
         directory = self.root / name
         directory.mkdir(mode=0o700)
-        for file, text in {**files, STATE: state}.items():
-            _write(directory / file, text)  # nobody looks there yet
+        try:
+            for file, text in {**files, STATE: state}.items():
+                _write(directory / file, text)  # nobody looks there yet
+        except OSError:  # raised again
+            self.discard(name)
+            raise
         return name
 
     def point(self, target: str) -> None:
@@ -112,6 +116,16 @@ class Workspace:
     def save_last_good(self, data: Mapping[str, str]) -> None:
         """Keep the ConfigMap's content for a start without the API server."""
         write_atomic(self.root / LAST_GOOD, json.dumps(data))
+
+    def save_lowered(self, data: Mapping[str, str]) -> None:
+        """The same before a lowering: an agent that ends in between must not begin with the higher weight again.
+
+        Never raises OSError, since a lowering waits for nothing: what cannot be replaced is removed.
+        """
+        try:
+            self.save_last_good(data)
+        except OSError:
+            (self.root / LAST_GOOD).unlink(missing_ok=True)
 
     def last_good(self) -> dict[str, str] | None:
         """What :meth:`save_last_good` kept; ``None`` when there is nothing readable."""

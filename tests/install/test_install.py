@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,13 @@ class TestTheChart:
         assert (rule["resources"], rule["verbs"]) == (["clusterhaltrulesets"], ["list", "watch"])
         (container,) = rendered["Deployment", "canary-rollout-operator"]["spec"]["template"]["spec"]["containers"]
         assert {"name": "WATCH_NAMESPACES", "value": "shop"} in container["env"]
+
+    @pytest.mark.parametrize("release", ["canaries-of-the-payments-platform-in-production-eu-01", "shop.canaries"])
+    async def test_every_name_it_makes_of_a_release_is_one_that_kubernetes_takes(self, helm, read, release):
+        rendered = read(await helm("template", release, RELEASE[1], "--set", "metrics.serviceMonitor.enabled=true"))
+        for kind, name in rendered:
+            assert len(name) <= 63 or "Role" in kind, (kind, name)
+            assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), (kind, name)
 
     async def test_what_can_be_set_reaches_the_pods(self, helm, read, tmp_path):
         values = {

@@ -11,7 +11,7 @@ from rich.console import Console
 from canary_rollout.local.demo_measure import Rate, RouteLog
 from canary_rollout.local.demo_screen import LiveScreen, PlainScreen, make_screen, progress_line
 from canary_rollout.local.demo_story import showing
-from canary_rollout.local.demo_view import Verdict, View, draw, line, view_of
+from canary_rollout.local.demo_view import Verdict, View, draw, fitted, line, view_of
 from canary_rollout.local.progress import Progress
 
 
@@ -36,7 +36,7 @@ def test_a_frame_tells_stage_weight_rates_verdicts_and_what_comes_next():
         "● first 5%",
         "· ga 100%",
         "why",
-        "canary  v2",
+        "canary v2",
         "40.0 %",
         "error-rate",
         "940 requests",
@@ -125,3 +125,35 @@ def test_progress_counts_packages_and_time():
         progress_line(Progress("build prometheus", "tsdb", 7, 900), 61.4)
         == "build prometheus 7/900 packages (61 s): tsdb"
     )
+
+
+def busy():
+    """A frame that is taller than 24 rows."""
+    verdicts = [
+        {"rule": f"rule-{number}", "verdict": "fail" if number == 7 else "pass", "message": f"{number} " + "word " * 30}
+        for number in range(8)
+    ]
+    rates = {
+        "stable/v2": Rate(380, 0, 900, 0), "stable/v1": Rate(0, 0, 500, 0), "canary/v3-broken": Rate(20, 8, 40, 16)
+    }  # fmt: skip
+    return view_of("release", rollout("Progressing", "5%", verdicts=verdicts), rates, snapshot(sent=940), "hint")
+
+
+@pytest.mark.parametrize("rows", [24, 30, 80])
+def test_a_frame_is_as_terse_as_the_rows_ask_for_and_keeps_its_totals(rows):
+    console = Console(width=80, height=rows, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(fitted(busy(), console))
+    shown = console.file.getvalue()
+    assert len(shown.splitlines()) < rows
+    assert "rule-7" in shown
+    assert "940 requests" in shown
+    assert ("stable v1" in shown) == (rows == 80)
+
+
+def test_the_last_frame_is_gone_at_the_end_however_small_the_terminal():
+    console = Console(width=80, height=6, file=io.StringIO(), force_terminal=True, color_system=None)
+    with LiveScreen(console) as screen:
+        screen.show(busy())
+        shown = console.file.tell()
+    # The last frame of a Live is printed whole, whatever the terminal's height.
+    assert "rule-7" not in console.file.getvalue()[shown:]

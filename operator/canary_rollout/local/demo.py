@@ -158,6 +158,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return finish(result, arguments.json, console)
 
 
+def onwards() -> str:
+    """Where to go from here, with the program's path as one can type it."""
+    program = Path(sys.executable).parent / "kubectl-canary"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    return f"{program} demo --keep stays up for commands of your own: docs/operations.md"
+
+
 def leaves(group: BaseExceptionGroup[CanaryRolloutError]) -> list[BaseException]:
     """The errors in a group of groups."""
     found: list[BaseException] = []
@@ -177,7 +185,11 @@ def finish(result: Result, file: Path | None, console: Console) -> int:
     write_numbers(result, file)
     for problem in result.problems():
         console.print(f"✗ {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return 1 if result.problems() else 0
+    if result.problems():
+        return 1
+    console.print("✓ all went as it should", style="green", highlight=False)
+    console.print(onwards(), style="dim", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 if __name__ == "__main__":

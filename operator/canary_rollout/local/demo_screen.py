@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from canary_rollout.local.demo_view import View, draw, line
+from canary_rollout.local.demo_view import View, fitted, line
 from canary_rollout.local.progress import Progress
 
 PLAIN_EVERY_SECONDS = 5.0
@@ -146,6 +146,8 @@ class LiveScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # What is taller than the terminal cannot be taken away again, so the last frame goes before the end.
+        self._live.update(Text())
         self._live.stop()
 
     def progress(self, report: Progress) -> None:
@@ -158,7 +160,7 @@ class LiveScreen:
 
     def show(self, view: View) -> None:
         """Replace the picture."""
-        self._live.update(draw(view))
+        self._live.update(fitted(view, self._console))
 
     def print(self, what: RenderableType) -> None:
         """Above the picture."""

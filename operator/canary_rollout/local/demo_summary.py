@@ -75,7 +75,7 @@ def summary(result: Result) -> Table:
     """The closing table."""
     table = Table(title="What happened", title_justify="left", show_header=False, min_width=70)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(justify="right")
+    table.add_column()
     if result.good is not None:
         table.add_row(f"good release {result.good.tag}", f"{result.good.phase} after {result.good.seconds:.1f} s")
         table.add_row("  its weights", " → ".join(format_weight(one.weight) for one in result.good.weights) or "none")

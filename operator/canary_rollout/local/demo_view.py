@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +13,7 @@ from canary_rollout.local.load import Snapshot
 from canary_rollout.model.units import FULL, UnitError, format_weight, parse_weight
 
 BAR_WIDTH = 50
+_SERVING, _ONE_ROW, TERSEST = 1, 2, 3
 _VERDICT_STYLES = {"pass": "green", "fail": "bold red", "none": "yellow"}
 _PHASE_STYLES = {"Succeeded": "bold green", "RolledBack": "bold red", "RollingBack": "bold red", "Paused": "yellow"}
 
@@ -82,15 +83,28 @@ def view_of(title: str, rollout: Manifest, rates: dict[str, Rate], counts: Snaps
     )
 
 
-def draw(view: View) -> RenderableType:
-    """The frame as something rich can print."""
+def fitted(view: View, console: Console) -> RenderableType:
+    """The frame as tersely as the rows of the terminal ask for: what a taller one lost would be its last lines, the totals."""
+    return next(
+        (frame for terse in range(TERSEST) if len(console.render_lines(frame := draw(view, terse))) < console.height),
+        draw(view, TERSEST),
+    )
+
+
+def draw(view: View, terse: int = 0) -> RenderableType:
+    """The frame as something rich can print.
+
+    Args:
+        view: what is to be seen.
+        terse: 1: without versions that get no requests; 2: a row for each verdict; 3: failing verdicts only.
+    """
     parts: list[RenderableType] = [_stages(view), _bar(view.weight), Text()]
     if view.message:
         parts += [Text(view.message, style="bold"), Text()]
     if view.rates:
-        parts.append(_versions(view))
+        parts.append(_versions(view, terse))
     if view.verdicts:
-        parts.append(_verdicts(view.verdicts))
+        parts.append(_verdicts(view.verdicts, terse))
     if view.counts is not None:
         parts += [Text(), Text(totals(view.counts), style="dim")]
     if view.hint:
@@ -118,15 +132,18 @@ def _bar(weight: int) -> Text:
     return line.append(f" {format_weight(weight)}", style="bold")
 
 
-def _versions(view: View) -> Table:
+def _versions(view: View, terse: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("version", "requests/s", "share", "errors/s", "error rate", "answered", "failed"):
         table.add_column(title, justify="left" if title == "version" else "right")
     everything = sum(rate.requests for rate in view.rates.values()) or 1.0
     for key, rate in sorted(view.rates.items(), reverse=True):
+        if terse >= _SERVING and not rate.requests:
+            continue
         failing = rate.errors / rate.requests if rate.requests else 0.0
         table.add_row(
-            key.replace("/", "  "),
+            # In one piece: 80 columns have room for the demo's own names.
+            Text(key.replace("/", " "), no_wrap=True),
             f"{rate.requests:.0f}",
             f"{100 * rate.requests / everything:.1f} %",
             f"{rate.errors:.1f}",
@@ -138,11 +155,14 @@ def _versions(view: View) -> Table:
     return table
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> Table:
+def _verdicts(verdicts: Sequence[Verdict], terse: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for one in verdicts:
+        if terse >= TERSEST and one.verdict != "fail":
+            continue
         style = _VERDICT_STYLES.get(one.verdict, "")
-        table.add_row(one.rule, Text(one.verdict or "-", style=style), Text(one.message, overflow="ellipsis"))
+        message = Text(one.message, overflow="ellipsis", no_wrap=terse >= _ONE_ROW)
+        table.add_row(one.rule, Text(one.verdict or "-", style=style), message)
     return table
 
 

@@ -162,3 +162,24 @@ def test_when_it_is_not_known_whether_the_image_arrived_the_command_stays(world,
     world.api.fail["patch", DEPLOYMENTS.plural] = make["unavailable"]()
     assert world.run("start", "checkout", "--image", NEW, "--weight", "10%").exit_code == 3
     assert PREFIX + "start" in world.rollout()["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("words", [(), ("--weight", "10%")])
+def test_a_revision_that_was_stopped_before_is_refused_before_anything_is_written(world, words):
+    canary(world)["spec"]["template"]["spec"]["containers"][0]["image"] = NEW
+    halt = {"revision": revision(world), "reason": "RuleFailed", "message": "7.4% failed"}
+    canary(world)["spec"]["template"]["spec"]["containers"][0]["image"] = "shop/checkout:1.0"
+    world.rollout()["status"]["rollout"]["halts"] = [halt]
+    result = world.run("start", "checkout", "--image", NEW, *words)
+    assert result.exit_code == 1
+    assert "was stopped before (7.4% failed), and nothing was changed" in result.stderr
+    assert "set image deployment/checkout-canary app=shop/checkout:2.0`, then `kubectl canary retry" in result.stderr
+    assert writes(world) == [("dry-run", DEPLOYMENTS.plural)]
+
+
+def test_a_plan_for_what_stable_runs_already_is_refused_before_anything_is_written(world):
+    canary(world)["spec"]["template"]["spec"]["containers"][0]["image"] = "shop/checkout:0.9"
+    result = world.run("start", "checkout", "--image", "shop/checkout:1.0", "--weight", "10%")
+    assert result.exit_code == 1
+    assert "what stable runs already" in result.stderr
+    assert writes(world) == [("dry-run", DEPLOYMENTS.plural)]

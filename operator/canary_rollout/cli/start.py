@@ -31,12 +31,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The patch of the canary's Deployment, and the revision it makes."""
+    """The patch of the canary's Deployment, and the revision it makes; ``stable`` is stable's revision."""
 
     deployment: str
     operations: "list[Object]"
     before: str
     revision: str
+    stable: str
 
 
 @click.command(short_help="Roll a new image out.")
@@ -109,7 +110,9 @@ def run(session: Session, name: str, plan: Plan) -> int:
         from canary_rollout.model.commands import Verb
 
         sending = Sending(connection, session.tools, session.wait)
-        change = await _dry_run(connection, name, plan, await get_rollout(connection, name))
+        rollout = await get_rollout(connection, name)
+        change = await _dry_run(connection, name, plan, rollout)
+        _startable(name, plan, change, rollout)
         command = await sending.build(Verb.START, change.revision, plan.args) if plan.args is not None else None
         if command is not None:
             await sending.write(name, command)
@@ -137,7 +140,33 @@ async def _dry_run(connection: Connection, name: str, plan: Plan, rollout: "Obje
         DEPLOYMENTS, connection.namespace, deployment, copy.deepcopy(operations), manager=MANAGER, dry_run=True
     )
     paths = tuple(workload.get("identityPaths") or ())
-    return Change(deployment, operations, before, deployment_revision(after, selector_labels(stable, after), paths))
+    labels = selector_labels(stable, after)
+    made, served = (deployment_revision(one, labels, paths) for one in (after, stable))
+    return Change(deployment, operations, before, made, served)
+
+
+def _startable(name: str, plan: Plan, change: Change, rollout: "Object") -> None:
+    """Refuse, before anything is written, what the operator would never begin.
+
+    Raises:
+        CliError: the revision was stopped before, or a plan is given for what stable runs already.
+    """
+    from canary_rollout.cli.view import clean
+
+    status = rollout.get("status") or {}
+    halts = [*((status.get("rollout") or {}).get("halts") or ()), *([status["halt"]] if status.get("halt") else ())]
+    halt = next((halt for halt in halts if halt.get("revision") == change.revision), None)
+    if halt is not None:
+        raise CliError(
+            f"{plan.image} makes revision {change.revision}, which was stopped before "
+            f"({clean(str(halt.get('message') or halt.get('reason') or ''))}), and nothing was changed. To try it again: "
+            f"`kubectl set image deployment/{change.deployment} {change.operations[0]['value']}={plan.image}`, then `kubectl canary retry {name}`"
+        )
+    if plan.args is not None and change.revision == change.stable:
+        raise CliError(
+            f"{plan.image} makes the canary what stable runs already (revision {change.stable}): there is nothing to "
+            "roll out, and nothing was changed; without --weight and --stages the image alone is set"
+        )
 
 
 async def _deployment(connection: Connection, whose: str, deployment: str) -> "Object":

@@ -1,13 +1,13 @@
 """Deleting a CanaryRollout: traffic on stable, the canary's Deployment given back, everything else as it was."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from pydantic import ValidationError
 
 from canary_rollout.controller.execute import Executor, RouteRejectedError
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import FINALIZER, set_finalizer
+from canary_rollout.controller.place import NOBODY_ASKS
 from canary_rollout.engine.decision import Action, Lower, Note, ReleasePause
 from canary_rollout.engine.observation import Observation
 from canary_rollout.kube.port import ForbiddenError, InvalidError, KubeApi, Object
@@ -22,8 +22,6 @@ from canary_rollout.workloads.deployments import WorkloadError
 PATIENCE = 60.0
 """Seconds a deletion waits for the data plane to confirm, or for something that refuses; the lowering is written in any case."""
 _LOOK_AGAIN = 1.0
-_NOBODY_ASKS: Final = {"prometheus": "http://localhost"}
-"""Where numbers come from while something is deleted: nobody looks at any."""
 _REFUSALS = (RouteRejectedError, WorkloadError, InvalidError, ForbiddenError)
 
 
@@ -98,7 +96,7 @@ def spec_of(rollout: Object) -> CanaryRolloutSpec | None:
     for kept in (traffic, untold, bare):
         try:
             return CanaryRolloutSpec.model_validate(
-                {"workload": workload, "traffic": kept, "metrics": _NOBODY_ASKS}, context=STORED
+                {"workload": workload, "traffic": kept, "metrics": NOBODY_ASKS}, context=STORED
             )
         except ValidationError:
             continue

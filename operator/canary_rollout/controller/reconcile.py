@@ -12,6 +12,7 @@ from canary_rollout.controller.failures import with_failure, without_failure
 from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
 from canary_rollout.controller.memory import Memory
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
+from canary_rollout.controller.place import has_moved, place_of, spec_of_place
 from canary_rollout.controller.queue import Key
 from canary_rollout.controller.rule_sets import RuleSets, watched_sets
 from canary_rollout.controller.shell import Shell
@@ -26,7 +27,6 @@ from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
-    SERVICES,
     ApiError,
     ForbiddenError,
     InvalidError,
@@ -86,6 +86,8 @@ class Reconciler:
 
     async def _look(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, *, deleting: bool) -> float | None:
         shell, key = self._shell, key_of(rollout)
+        if (again := await self._leave_old_place(rollout, memory, spec)) is not None:
+            return again
         router = shell.router_for(self._context(rollout, memory, spec))
         watched = (*router.watched(), *_deployments(key, spec))
         shell.needs.need(key, (*watched, *watched_sets(key[0], memory.written)))
@@ -96,7 +98,6 @@ class Reconciler:
         if not self._sets.take_in(key, memory, shell.needs.missing):
             return _UNPRIMED
         spec = memory.spec or spec
-        await self._leave_old_place(rollout, memory, spec, router)
         seen = await shell.gatherer.observe(key, memory, spec, router)
         self._tell_unreadable(rollout, memory)
         self._tell_contest(rollout, memory, seen)
@@ -128,6 +129,7 @@ class Reconciler:
             assessment=None if decision.restart_evidence else seen.assessment,
             evidence=memory.evidence.to_dict() if memory.evidence is not None else {},
             now=now,
+            place=place_of(spec),
         )
         status = report(memory.status, decision, facts)
         try:
@@ -183,22 +185,47 @@ class Reconciler:
             self._shell.telemetry.left_out(rollout, left)
         await write_status(self._shell.api, rollout, status, fenced=fenced)
 
-    async def _leave_old_place(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, router: Router) -> None:
-        """The spec names another route or another canary than at the last look: nothing of us stays behind at the old one."""
-        old = memory.acted_on
+    async def _leave_old_place(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> float | None:
+        """The spec names another place than the one acted on last, by this process or one before it: nothing of us stays there.
+
+        Waits for nothing of the new place, which may not even exist. Returns seconds until the next look, ``None`` to go on.
+        """
+        old = memory.acted_on or spec_of_place(memory.status.place)
         if old is None or old is spec:
-            return
-        api, namespace = self._shell.api, rollout["metadata"]["namespace"]
-        before = self._shell.router_for(self._context(rollout, memory, old))
-        if _places(before) != _places(router):
-            await Executor(before, Workloads(api, namespace, old)).carry_out(Lower(stable_only(memory.state, "")))
+            return None
+        shell, key, namespace = self._shell, key_of(rollout), rollout["metadata"]["namespace"]
+        before = shell.router_for(self._context(rollout, memory, old))
+        watched = (*before.watched(), *_deployments(key, old))
+        known = not shell.needs.absent(watched)  # nobody gets the canary by a kind that does not exist
+        if known:
+            shell.needs.need(key, watched)
+            if missing := shell.needs.missing(watched):
+                if any(code in words for words in missing for code in _CANNOT_LIST):
+                    raise RouterError("; ".join(missing))
+                return _UNPRIMED
+        if known and has_moved(before, old, self._built(rollout, memory, spec), spec):
+            view = before.observe()
+            if view is not None and view.weight >= memory.state.confirmed:
+                memory.term = shell.term()  # found as it was left: what the new place says is no verdict that was lost
+            await Executor(before, Workloads(shell.api, namespace, old)).carry_out(Lower(stable_only(memory.state, "")))
             await before.release()
         canary = old.workload.canary.deployment
         if canary != spec.workload.canary.deployment:
-            deployment = self._shell.cache.get(DEPLOYMENTS, namespace, canary)
+            deployment = shell.cache.get(DEPLOYMENTS, namespace, canary)
             if deployment is not None and holds_pause(deployment):
-                await Workloads(api, namespace, old).release_pause()
+                await Workloads(shell.api, namespace, old).release_pause()
+        place, known_place = place_of(spec), memory.status.place
+        if known_place and known_place != place:  # before anything is done there: the next process has to know
+            await self._write(rollout, memory.status.model_copy(update={"place": place}), fenced=True)
         memory.acted_on = spec
+        return 0.0 if known_place and known_place != place else None
+
+    def _built(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> Router | None:
+        """The router of a spec, ``None`` when there is no such thing."""
+        try:
+            return self._shell.router_for(self._context(rollout, memory, spec))
+        except RouterError:
+            return None
 
     def _carried_out(
         self, rollout: Object, memory: Memory, seen: Observation, decision: Decision, status: CanaryRolloutStatus
@@ -357,11 +384,6 @@ def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:
     """While anything is held that only we can give back: traffic on the canary, its Deployment's pause."""
     return state.phase not in RESTING or state.wanted > 0 or (seen.canary.paused and seen.canary.paused_by_us)
-
-
-def _places(router: Router) -> frozenset[Watched]:
-    """The objects that a router may write."""
-    return frozenset(item for item in router.watched() if item.name is not None and item.resource != SERVICES)
 
 
 def _words(rollout: Object, action: Action) -> dict[str, str]:

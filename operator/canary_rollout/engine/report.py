@@ -1,7 +1,7 @@
 """From a decision to the status people read; and whether a new status says anything that the old one did not."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from canary_rollout.analysis.verdict import Assessment, Lack, Outcome, Verdict
@@ -50,6 +50,7 @@ class Facts:
         assessment: verdicts of this evaluation; ``None``: the old ones stand.
         evidence: the rules' memory as it is to be persisted.
         now: POSIX seconds.
+        place: where the spec gives the canary its traffic, remembered while a revision is under way.
     """
 
     spec: CanaryRolloutSpec
@@ -58,6 +59,7 @@ class Facts:
     assessment: Assessment | None
     evidence: dict[str, Any]
     now: float
+    place: dict[str, Any] = field(default_factory=dict)
 
 
 def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> CanaryRolloutStatus:
@@ -87,6 +89,7 @@ def report(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> Canary
         consumed=consumed,
         evaluated_through=round(assessment.at, 3) if assessment is not None else old.evaluated_through,
         evidence=facts.evidence,
+        place=facts.place if state.phase not in RESTING else {},
         rollout=state,
     )
 
@@ -101,9 +104,12 @@ def worth_writing(old: CanaryRolloutStatus, new: CanaryRolloutStatus, now: float
 
 
 def _essence(status: CanaryRolloutStatus) -> tuple[CanaryRolloutStatus, tuple[object, ...]]:
-    """The status without what changes at every evaluation, and what of its verdicts is worth a write."""
+    """The status without what changes at every evaluation, and what of its verdicts is worth a write.
+
+    And without the place: it changes with a generation or a phase, and a CRD from before it drops it at every write.
+    """
     said = tuple([_worth_telling(verdict) for verdict in status.verdicts])
-    return status.model_copy(update={"verdicts": (), "evidence": {}, "evaluated_through": None}), said
+    return status.model_copy(update={"verdicts": (), "evidence": {}, "evaluated_through": None, "place": {}}), said
 
 
 def _worth_telling(verdict: VerdictStatus) -> tuple[object, ...]:

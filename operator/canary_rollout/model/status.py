@@ -209,6 +209,11 @@ class CanaryRolloutStatus(StatusModel):
     consumed: dict[str, str] = Field(default_factory=dict, description="Id of the last consumed command, by command.")
     evaluated_through: Instant | None = Field(None, description="The evidence below includes samples up to this time.")
     evidence: dict[str, Any] = Field(default_factory=dict, description="Persisted state of the rules.")
+    place: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Workload and router that the canary has its traffic by while a revision is under way; one that is "
+        "moved elsewhere is left with all traffic on stable.",
+    )
     rollout: RolloutState = Field(default_factory=RolloutState, description="The engine's memory.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -357,8 +357,19 @@ class Client:
         if self._relogin is None or now - self._relogin_at < _RELOGIN_EVERY:
             return False
         self._relogin_at = now
-        await self._relogin()
+        try:
+            await self._relogin()
+            if self._configuration.cert_file:
+                await self._connect_anew()
+        except (ConfigError, OSError):
+            return False  # the file is just being replaced, perhaps: whoever calls is told of the 401, and calls again
         return True
+
+    async def _connect_anew(self) -> None:
+        """A certificate is shown when a connection is made, so those that are open go."""
+        before = self._api.rest_client
+        self._api.rest_client = type(before)(self._configuration)
+        await before.close()
 
     def _note_date(self, response: aiohttp.ClientResponse, sent: float) -> None:
         """Hand the server's ``Date`` to the observer."""

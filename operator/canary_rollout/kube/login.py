@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from yaml import YAMLError
+
 from canary_rollout.errors import CanaryRolloutError
 
 
@@ -35,7 +37,7 @@ class Login:
     Attributes:
         configuration: the library's own, with address and credentials.
         namespace: of the kubeconfig's context, or of the pod.
-        again: reads the credentials anew; ``None`` where the library does so by itself.
+        again: reads the credentials anew, or raises ConfigError; ``None`` where the library does so by itself.
     """
 
     configuration: Any
@@ -54,17 +56,23 @@ async def by_kubeconfig(path: str | None = None, *, context: str | None = None) 
     configuration = _configuration()
     # The library reads KUBECONFIG once, when it is imported; the variable may have been set since.
     source = path or os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
-    try:
-        loader = await config.load_kube_config(
-            config_file=source, context=context, client_configuration=configuration, persist_config=False
-        )
-    except (config.ConfigException, OSError, TypeError, AttributeError) as error:
-        # TypeError, AttributeError: how the library says that no file was found.
-        raise ConfigError(f"no usable kubeconfig at {source}: {error}; set KUBECONFIG or pass --kubeconfig") from error
+
+    async def load() -> Any:
+        try:
+            return await config.load_kube_config(
+                config_file=source, context=context, client_configuration=configuration, persist_config=False
+            )
+        except (config.ConfigException, OSError, TypeError, AttributeError, ValueError, YAMLError) as error:
+            # TypeError, AttributeError: how the library says that no file was found.
+            raise ConfigError(
+                f"no usable kubeconfig at {source}: {error}; set KUBECONFIG or pass --kubeconfig"
+            ) from error
+
+    loader = await load()
     namespace = loader.current_context.get("context", {}).get("namespace") or "default"
 
     async def again() -> None:
-        await loader.load_and_set(configuration)
+        await load()  # the file itself: tokens and certificates in it are replaced by a new file
 
     return Login(configuration, f"{namespace}", again)
 

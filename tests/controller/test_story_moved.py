@@ -81,7 +81,7 @@ async def test_a_place_that_somebody_mangled_is_none(place):
     world = await at_five_percent()
     try:
         await world.replicas[-1].end(kill=True)
-        written_over = {"status": {"place": {key: None for key in world.status["place"]} | place}}
+        written_over = {"status": {"place": dict.fromkeys(world.status["place"]) | place}}
         world.api.store.merge_patch(
             CANARY_ROLLOUTS, SHOP, "checkout", written_over, subresource="status", manager="somebody"
         )

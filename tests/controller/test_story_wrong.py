@@ -6,7 +6,7 @@ import json
 import pytest
 from fake_api import Answer
 from operator_world import ROLLOUT, SHOP, World
-from virtual_time import EPOCH, now
+from virtual_time import now
 
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SERVICES
 from canary_rollout.metrics.errors import UnsafeValueError
@@ -275,12 +275,51 @@ async def test_a_clock_that_disagrees_with_the_api_server_stops_raises_and_says_
     replica = world.start()
     try:
         await world.serve("first")
-        replica.guard._wall = lambda: EPOCH + now() + 30
+        replica.wall.ahead = 30
         await asyncio.sleep(100)
         assert world.weight == 50
         await world.until(lambda: world.condition("Ready")["reason"] == "ClockSkew")
         assert "check NTP" in world.message
         world.numbers.canary["error-rate"] = 0.2
         await world.until(lambda: world.weight == 0, 11)
+    finally:
+        await world.stop()
+
+
+async def test_a_clock_that_leaps_ahead_for_a_while_shortens_no_hold_and_no_drain():
+    world = await World().build()
+    replica = world.start()
+    try:
+        began = await world.serve("second")
+        replica.wall.ahead = 3600
+        await asyncio.sleep(10)
+        await foreign(world, 300)  # stops the stage's time, which is then written down
+        await world.until(lambda: world.state["clock"].get("heldMs", 0) > 0, 5)
+        assert world.state["clock"]["heldMs"] < 15_000
+        await asyncio.sleep(5)
+        replica.wall.ahead = 0
+        assert await world.reach("third") - began >= 60
+        replica.wall.ahead = 3600
+        world.numbers.canary["error-rate"] = 0.2
+        down = await world.until(lambda: world.weight == 0, 30)
+        assert await world.rest("RolledBack") - down >= 29
+    finally:
+        await world.stop()
+
+
+async def test_a_release_that_was_seen_by_a_clock_that_ran_ahead_is_watched_from_its_first_request():
+    world = await World().build()
+    replica = world.start()
+    try:
+        await world.rest("Idle")
+        await asyncio.sleep(10)
+        replica.wall.ahead = 3600
+        await world.release()
+        await world.rest("Preparing")
+        await asyncio.sleep(5)
+        replica.wall.ahead = 0
+        await world.reach("first")
+        world.numbers.canary["error-rate"] = 0.2
+        await world.until(lambda: world.weight == 0, 25)
     finally:
         await world.stop()

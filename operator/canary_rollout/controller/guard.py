@@ -2,7 +2,8 @@
 
 Two clocks are compared through the ``Date`` of every answer. It has whole seconds and was written between our sending
 and receiving, so each answer bounds the difference by an interval; only an interval that lies wholly beyond the
-tolerance is proof. A wall clock that is set between two answers is noticed against the monotonic one.
+tolerance is proof. A wall clock that is set between two answers is noticed against the monotonic one. While it is off,
+the API server's time counts for everything else (:class:`AgreedClock`).
 """
 
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from canary_rollout.controller.clock import monotonic
+from canary_rollout.kube.port import Clock
 
 TOLERANCE: Final = 2.0
 """Seconds by which our clock may differ from the API server's."""
@@ -86,6 +88,15 @@ class Guard:
         """Whether the clock is not proved to be off by more than the tolerance."""
         return abs(self.skew()) <= self._tolerance
 
+    def agreed(self, wall: float) -> float:
+        """``wall`` as the API server would tell it, where our clock is proved to be off; else as it is (POSIX seconds).
+
+        What is written into a status by a clock that runs ahead would hold long after it was put right: a hold counted to its
+        end, requests cut off in their drain, verdicts ignored because they are older than the moment they count from.
+        """
+        skew = self.skew()
+        return wall - skew if abs(skew) > self._tolerance else wall
+
     def refusal(self) -> str:
         """Why no raise may be sent now, one sentence; empty when it may."""
         if not self._fence.valid():
@@ -97,3 +108,20 @@ class Guard:
                 f"(limit {self._tolerance:g} s); no weight is raised until the clocks agree: check NTP on the node"
             )
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedClock:
+    """:class:`kube.port.Clock` for everything that is decided and written down.
+
+    Attributes:
+        clock: of this machine.
+        guard: knows how far it is off.
+    """
+
+    clock: Clock
+    guard: Guard
+
+    def now(self) -> float:
+        """POSIX seconds."""
+        return self.guard.agreed(self.clock.now())

@@ -11,7 +11,7 @@ from canary_rollout.controller.checks import Checks
 from canary_rollout.controller.clock import SystemClock
 from canary_rollout.controller.failures import Failures, logged
 from canary_rollout.controller.gather import Gatherer
-from canary_rollout.controller.guard import Guard
+from canary_rollout.controller.guard import AgreedClock, Guard
 from canary_rollout.controller.informer import WatchObserver
 from canary_rollout.controller.informers import Informers
 from canary_rollout.controller.lease import Lease
@@ -45,7 +45,7 @@ class Parts:
         lease: who acts.
         guard: whether a raise may be sent.
         namespaces: restrict the operator to these; empty for the whole cluster.
-        clock: wall time.
+        clock: wall time of this machine; where the guard proves it off, the API server's counts.
         router_for: builds a rollout's router.
         queue_observer: told what the queue of reconciles does.
         checks_observer: told what the queue of evaluations does.
@@ -78,11 +78,12 @@ class Operator:
         self.owners = Owners()
         # First of the listeners: an urgent change goes before everything that is merely woken by it.
         self.cache.listen(self._urgent)
+        clock = AgreedClock(parts.clock, parts.guard)
         api = RecordingApi(parts.api, self.cache, noticed=self._noticed)
         gatherer = Gatherer(
             api=api,
             cache=self.cache,
-            clock=parts.clock,
+            clock=clock,
             no_raise=parts.guard.refusal,
             term=lambda: parts.lease.term,
             owner=self.owners.owner,
@@ -95,10 +96,10 @@ class Operator:
         self.checks = Checks(
             parts.sampler,
             gatherer,
-            parts.clock,
+            clock,
             self.queue.add,
             lambda: self.reconciler.memories,
-            access=Access(parts.api, parts.clock, parts.presets),
+            access=Access(parts.api, clock, parts.presets),
             observer=parts.checks_observer,
             ticks=parts.ticks_observer,
         )
@@ -106,7 +107,7 @@ class Operator:
             Shell(
                 api=api,
                 cache=self.cache,
-                clock=parts.clock,
+                clock=clock,
                 gatherer=gatherer,
                 needs=self.informers,
                 telemetry=parts.telemetry,

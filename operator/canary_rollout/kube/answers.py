@@ -18,6 +18,10 @@ from canary_rollout.kube.port import (
 PATCH_REFUSED: Final = "the server rejected our request due to an error in our request"
 """What the API server says (422) when a JSON Patch does not apply; validation failures name fields instead."""
 
+LONGEST_WAIT: Final = 30.0
+"""Seconds that are waited at most because an answer asks for it: what asks for an hour is a maintenance page of a proxy before
+the API server, and lists, watches and rollbacks must go on when that is over. API servers ask for one second."""
+
 
 def error_of(
     verb: str,
@@ -83,10 +87,10 @@ def _status(data: bytes) -> dict[str, Any]:
 
 
 def _retry_after(headers: Mapping[str, str], status: Object) -> float:
-    """Seconds asked for by the header, else by the Status' details; 0 when neither says."""
+    """Seconds asked for by the header, else by the Status' details; 0 when neither says. Never more than :data:`LONGEST_WAIT`."""
     details = status.get("details")
     said = headers.get("Retry-After") or (details.get("retryAfterSeconds") if isinstance(details, dict) else None)
     try:
-        return max(0.0, float(said or 0))
+        return min(LONGEST_WAIT, max(0.0, float(said or 0)))
     except ValueError:
         return 0.0  # an HTTP date; API servers send seconds

@@ -6,7 +6,15 @@ import pytest
 from fake_api import Drop, FakeApi
 from proxies import NAMESPACE, StoreReader, World, endpoint_slice, service, spec_of
 
-from canary_rollout.kube.port import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, SERVICES, ConflictError, UnavailableError
+from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    CONFIG_MAPS,
+    ENDPOINT_SLICES,
+    LEASES,
+    SERVICES,
+    ConflictError,
+    UnavailableError,
+)
 from canary_rollout.model.spec import Cohort
 from canary_rollout.traffic.nginx import NginxRouter
 from canary_rollout.traffic.nginx.ack import Ack, to_lease
@@ -335,3 +343,24 @@ async def test_a_service_without_a_load_balancer_is_explained_to_proxies_outside
 def test_a_router_without_any_proxy_is_refused():
     with pytest.raises(ValueError, match="name the proxies"):
         spec_of(nginx={})
+
+
+async def test_a_config_map_that_another_rollout_writes_is_neither_read_as_ones_own_nor_overwritten(world):
+    await world.route(2500)
+    other = World(world.api, spec_of(nginx={"service": "edge", "configMap": "checkout-nginx"}), "cart")
+    for name in ("checkout", "cart"):
+        await world.put(CANARY_ROLLOUTS, {"metadata": {"name": name, "namespace": NAMESPACE}})
+    before = world.config_map()
+    [problem] = other.router().problems()
+    assert "ConfigMap checkout-nginx belongs to CanaryRollout checkout" in problem
+    assert other.router().observe() is None
+    for weight in (0, 500):
+        answer = await other.router().ensure(Route(weight, "v2", "v1"), fence=None)
+        assert isinstance(answer, Rejected)
+        assert "belongs to CanaryRollout checkout" in answer.reason
+    assert world.config_map() == before
+    assert world.router().problems() == []
+    await world.api.client("user").delete(CANARY_ROLLOUTS, NAMESPACE, "checkout")
+    assert other.router().problems() == [], "what a rollout that is gone has left is taken over"
+    await other.route(0)
+    assert other.view().weight == 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, Generic
 
 from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
     CONFIG_MAPS,
     ENDPOINT_SLICES,
     FIELD_MANAGER,
@@ -118,6 +119,8 @@ class AgentRouter(ABC, Generic[DocumentType]):
                     )
             except RouterError as error:
                 found.append(f"{error}")
+        if taken := self._taken():
+            found.append(taken)
         try:
             self._check()
         except RouterError as error:
@@ -142,10 +145,23 @@ class AgentRouter(ABC, Generic[DocumentType]):
     def _object(self) -> Object | None:
         return self._context.reader.get(CONFIG_MAPS, self._context.namespace, self.config_map)
 
+    def _taken(self) -> str:
+        """Why the ConfigMap is not ours to read or write; empty when it is, or when a rollout that is gone has left it."""
+        labels = ((self._object or {}).get("metadata") or {}).get("labels") or {}
+        owner, context = labels.get(ROLLOUT_LABEL), self._context
+        if owner in {None, context.name} or labels.get(MANAGED_BY) != OPERATOR:
+            return ""
+        if context.reader.get(CANARY_ROLLOUTS, context.namespace, f"{owner}") is None:
+            return ""
+        return (
+            f"ConfigMap {self.config_map} belongs to CanaryRollout {owner}, and its proxies follow one rollout: name another "
+            f"in traffic.{self.kind}.configMap"
+        )
+
     def observe(self) -> RouteView | None:
-        """The route as the ConfigMap says it, and whether every proxy confirmed it."""
+        """The route as the ConfigMap says it, and whether every proxy confirmed it; ``None``: another rollout's says nothing."""
         written = self._object
-        if written is None:
+        if written is None or self._taken():
             return None
         data = written.get("data") or {}
         if self.key not in data and latch.from_object(written) is None:
@@ -234,6 +250,8 @@ class AgentRouter(ABC, Generic[DocumentType]):
         A lowering is written even where a new configuration cannot be made any more (a Service is gone): with the one
         that is there.
         """
+        if taken := self._taken():
+            return Rejected(taken)
         written = self._object
         present = (written or {}).get("data") or {}
         before = self._readable(present)

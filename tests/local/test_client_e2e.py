@@ -2,6 +2,7 @@
 
 import pytest
 
+from canary_rollout.local.client import _Resource
 from canary_rollout.local.errors import ApiError, LocalClusterError
 
 pytestmark = pytest.mark.e2e
@@ -103,3 +104,12 @@ async def test_kubectl_failures_are_errors_with_its_words(local_cluster):
     with pytest.raises(LocalClusterError, match="the server doesn't have a resource type"):
         await local_cluster.kubectl("get", "unicorns")
     assert "unicorns" in await local_cluster.kubectl("get", "unicorns", check=False)
+
+
+async def test_a_watch_of_a_kind_that_is_gone_says_so_as_any_other_call(local_cluster):
+    """A deleted CRD: the API server answers with plain text then."""
+    api = local_cluster.admin
+    api._resources["gone.example.com/v1", "Gone"] = _Resource("gones", namespaced=True)
+    with pytest.raises(ApiError, match="404 page not found"):
+        async for _ in api.stream("gone.example.com/v1", "Gone", namespace="default"):
+            pass

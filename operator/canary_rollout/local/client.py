@@ -102,8 +102,7 @@ class KubeClient:
         async with self._session.request(
             method, self.server + path, params=query or {}, data=data, headers=headers
         ) as response:
-            text = await response.text()
-            decoded = json.loads(text) if response.content_type == "application/json" and text else text
+            decoded = await _decoded(response)
             if response.status >= 400:
                 raise _error(response.status, decoded)
             return decoded
@@ -286,7 +285,7 @@ class KubeClient:
             self.server + path, params=query, timeout=timeout, read_bufsize=1 << 22
         ) as response:
             if response.status >= 400:
-                raise _error(response.status, await response.json(content_type=None))
+                raise _error(response.status, await _decoded(response))
             async for line in lines(response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -395,6 +394,12 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     if field_selector:
         query["fieldSelector"] = field_selector
     return query
+
+
+async def _decoded(response: aiohttp.ClientResponse) -> Any:
+    """JSON, or the text where it is none: a kind that is gone is answered with ``404 page not found``."""
+    text = await response.text()
+    return json.loads(text) if response.content_type == "application/json" and text else text
 
 
 def _error(status: int, body: Any) -> ApiError:

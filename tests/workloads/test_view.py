@@ -2,6 +2,8 @@
 
 import pytest
 
+from canary_rollout.kube.compact import compact
+from canary_rollout.kube.port import PODS
 from canary_rollout.model.units import format_instant
 from canary_rollout.workloads.view import (
     PAUSE_MANAGER,
@@ -91,6 +93,14 @@ def test_a_pod_that_is_being_deleted_says_nothing():
     leaving = pod(ready="False", changed=3, lastState=ended(3))
     leaving["metadata"]["deletionTimestamp"] = at(2)
     assert crash_of(leaving, SERVING) == ""
+
+
+@pytest.mark.parametrize("yes", ["True", "False"])
+def test_a_pod_that_its_node_ends_says_nothing_either(yes):
+    ending = pod(ready="False", changed=5, state=ended(6, 143))
+    ending["status"] |= {"phase": "Failed", "reason": "Terminated"}
+    ending["status"]["conditions"].append({"type": "DisruptionTarget", "status": yes, "reason": "TerminationByKubelet"})
+    assert bool(crash_of(compact(PODS, ending), SERVING)) is (yes == "False")
 
 
 def test_a_pod_without_times_or_conditions_is_no_crash():

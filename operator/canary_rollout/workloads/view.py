@@ -121,10 +121,11 @@ def crash_of(pod: Object, serving_since: float | None) -> str:
     """What is wrong with a pod, in a few words; empty if nothing.
 
     While a revision serves, any container that ended badly since then counts, and so does a pod that was ready and no
-    longer is. A pod that is being deleted (scaled down, evicted) says nothing about the revision.
+    longer is. A pod that is being deleted (scaled down, evicted) says nothing about the revision, and neither does one that
+    its node ends (a shutdown, a full disk): it is not deleted and fails as if it had crashed.
     """
     metadata, status = pod["metadata"], pod.get("status", {})
-    if metadata.get("deletionTimestamp"):
+    if metadata.get("deletionTimestamp") or _disrupted(status):
         return ""
     name = metadata["name"]
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
@@ -137,6 +138,13 @@ def crash_of(pod: Object, serving_since: float | None) -> str:
     if serving_since is not None and _no_longer_ready(metadata, status, serving_since):
         return f"pod {name} served and is no longer ready"
     return ""
+
+
+def _disrupted(status: dict[str, Any]) -> bool:
+    """Whether the cluster ends the pod (Kubernetes, "Disruptions", pod disruption conditions)."""
+    return any(
+        item.get("type") == "DisruptionTarget" and item.get("status") == "True" for item in status.get("conditions", ())
+    )
 
 
 def _ended_badly(container: dict[str, Any], serving_since: float | None) -> str:

@@ -3,11 +3,13 @@
 import fnmatch
 import re
 import stat
+from types import SimpleNamespace
 
 import pytest
 from fake_api import Answer
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from proxies import (
     ENVIRONMENT,
     World,
@@ -22,8 +24,10 @@ from proxies import (
     spec_of,
 )
 
-from canary_rollout.agent.driver import Desired
+from canary_rollout.agent.agent import Agent, renew_interval
+from canary_rollout.agent.driver import Desired, Served, Station
 from canary_rollout.agent.files import Abilities, build, check_config
+from canary_rollout.agent.instruments import Instruments
 from canary_rollout.agent.settings import from_environment
 from canary_rollout.agent.split import below, glob
 from canary_rollout.agent.workspace import Workspace
@@ -170,3 +174,18 @@ async def test_a_config_map_that_does_not_fit_is_not_applied_and_the_lease_says_
 def test_a_router_that_nobody_installed_is_said_with_those_that_are():
     with pytest.raises(RouterError, match=r"no router 'nowhere': installed are .*nginx"):
         _factory("nowhere")
+
+
+@pytest.mark.parametrize(("told", "asked"), [(600.0, 10.0), (10.0, 600.0)])
+async def test_the_lease_never_says_that_it_is_over_before_the_proxy_thinks_so(tmp_path, told, asked):
+    world = World()
+    settings = settings_for(tmp_path / "w")
+    desired = [Desired(document(stale_after=seconds, config=digest("x")), "x") for seconds in (told, asked)]
+    proxy = SimpleNamespace(served=Served(desired[0], "njs", 1.0, "g", proved=True), version="1.31.3")
+    station = Station(settings, Workspace(settings.work), Instruments(CollectorRegistry()))
+    agent = Agent(world.api.client("edge-1"), station, proxy, None)
+    agent._desired = desired[1]  # refused by the proxy, or not there yet
+    await agent._write_lease(2_000_000_000.0)
+    lease = world.api.store.peek(LEASES, "shop", "checkout-nginx.edge-1")
+    assert lease["spec"]["leaseDurationSeconds"] == 600
+    assert renew_interval(agent._stale_after()) == 2.5, "and is renewed as often as the shorter one asks for"

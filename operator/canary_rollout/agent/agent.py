@@ -181,8 +181,13 @@ class Agent(Generic[DocumentType]):
 
     # Saying so
 
+    def _durations(self) -> list[float]:
+        """Seconds a renewal holds: as the proxy has been told, and as it is to be told."""
+        states = (self._proxy.served.desired, self._desired)
+        return [state.document.stale_after for state in states if state is not None] or [UNKNOWN_STALE_AFTER]
+
     def _stale_after(self) -> float:
-        return self._desired.document.stale_after if self._desired is not None else UNKNOWN_STALE_AFTER
+        return min(self._durations())
 
     async def _report(self) -> None:
         """Renew the Lease on time and at every change; each accepted renewal lengthens the lease inside nginx."""
@@ -231,7 +236,7 @@ class Agent(Generic[DocumentType]):
             nginx_version=self._proxy.version,
             renewed=sent,
             # Never shorter than what nginx was told: "the Lease is over" must mean that nginx serves stable.
-            duration=math.ceil(self._stale_after()),
+            duration=math.ceil(max(self._durations())),
         )
         settings = self._settings
         await self._api.apply(

@@ -9,6 +9,7 @@ from canary_rollout.analysis.asked import Asked, asked_by
 from canary_rollout.analysis.evidence import Evidence, identity
 from canary_rollout.analysis.findings import OUTAGES, Bound, Finding, Kind, nothing, outage
 from canary_rollout.analysis.readings import (
+    NEITHER,
     REQUESTS,
     MeasureKey,
     Pair,
@@ -100,6 +101,8 @@ class Judge:
             return nothing(Lack.NO_DATA, f"the latest samples are {self._scene.age:.0f} s old")
         if special := self._special(measure, asked, muted=muted):
             return special
+        if self._samples.pair(asked.key) is NEITHER and (silent := self._silent(measure, asked)):
+            return silent
         for check in (self._no_counterpart, self._outage, self._inactive, self._afresh, self._too_few, self._no_value):
             if finding := check(measure):
                 return finding
@@ -107,6 +110,19 @@ class Judge:
         assert value is not None  # noqa: S101 - _no_value objected otherwise
         judged = self._absolute if asked.bound.kind is Kind.ABSOLUTE else self._relative
         return judged(measure, asked.bound, value)
+
+    def _silent(self, measure: HaltRule | Gate, asked: Asked) -> Finding | None:
+        """The shortest way for most standard rules: their series are nobody's, and never were. The checks say the same."""
+        if (
+            measure.preset is None
+            or asked.with_now
+            or not isinstance(measure, HaltRule)
+            or self._seen_anywhere(measure)
+        ):
+            return None
+        if asked.needs_requests and self._count(measure).canary.kind in OUTAGES:
+            return None
+        return never_had(measure.preset)
 
     def _special(self, measure: HaltRule | Gate, asked: Asked, *, muted: bool) -> Finding | None:
         if measure.alert is not None:

@@ -123,6 +123,9 @@ class Pair(NamedTuple):
     canary: Reading
 
 
+NEITHER: Final = Pair(EMPTY, EMPTY)
+"""Prometheus has nothing of either version: the very same object each time."""
+
 _UNKNOWN: Final = Pair(_NOT_SAMPLED, _NOT_SAMPLED)
 
 

@@ -29,6 +29,9 @@ class Instruments:
         self._metrics = {row.name: self._make(row) for row in OPERATOR_ROWS}
         self._shown: dict[Key, _Shown] = {}
         self._calls: dict[tuple[str, str, int], Any] = {}
+        ticks = self["canary_rollout_comparison_ticks_total"]
+        self._ticks = {False: ticks.labels("live"), True: ticks.labels("replayed")}
+        self._ticking = self["canary_rollout_comparison_seconds"]
         self["canary_rollout_build_info"].labels(__version__).set(1)
 
     def __getitem__(self, name: str) -> Any:
@@ -73,8 +76,8 @@ class Instruments:
 
     def ticked(self, seconds: float, *, replayed: bool) -> None:
         """Count a tick of a comparison."""
-        self["canary_rollout_comparison_ticks_total"].labels("replayed" if replayed else "live").inc()
-        self["canary_rollout_comparison_seconds"].observe(seconds)
+        self._ticks[replayed].inc()
+        self._ticking.observe(seconds)
 
     # Rollouts
 

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from canary_rollout.analysis.readings import EMPTY, Reading
@@ -77,14 +78,19 @@ def count_firing(result: list[Any], matchers: str) -> float:
     Raises:
         ValueError, TypeError, KeyError: the answer is not a vector.
     """
-    wanted = [
-        (label, re.compile(value) if operator == "=~" else value)
-        for label, operator, value in _MATCHER.findall(matchers)
-    ]
+    wanted = _parsed(matchers)
     return float(sum(_has(series["metric"], wanted) for series in result))
 
 
-def _has(metric: Mapping[str, str], wanted: list[tuple[str, Any]]) -> bool:
+@lru_cache(4096)
+def _parsed(matchers: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(
+        (label, re.compile(value) if operator == "=~" else value)
+        for label, operator, value in _MATCHER.findall(matchers)
+    )
+
+
+def _has(metric: Mapping[str, str], wanted: tuple[tuple[str, Any], ...]) -> bool:
     return all(
         metric.get(label, "") == value if isinstance(value, str) else value.fullmatch(metric.get(label, "")) is not None
         for label, value in wanted

@@ -113,6 +113,14 @@ class Lookup(NamedTuple):
     stable: Place
     canary: Place
 
+    @property
+    def together(self) -> bool:
+        """Whether both values are in the same answer, as nearly all are."""
+        stable, canary = self.stable, self.canary
+        if not (isinstance(stable, InBatch) and isinstance(canary, InBatch)):
+            return False
+        return stable.shape is canary.shape and stable.scope == canary.scope
+
 
 class RawLookup(NamedTuple):
     """Where one raw series of both versions is found, pod by pod.

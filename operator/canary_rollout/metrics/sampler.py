@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from canary_rollout.analysis.readings import EMPTY, CounterReadings, MeasureKey, Pair, Reading, Samples
+from canary_rollout.analysis.readings import EMPTY, NEITHER, CounterReadings, Pair, Samples
 from canary_rollout.metrics.baselines import Baselines
 from canary_rollout.metrics.client import Client, PrometheusClient
 from canary_rollout.metrics.counters import from_ranges, from_tick
 from canary_rollout.metrics.errors import PresetError
 from canary_rollout.metrics.locate import locate, locate_raw
-from canary_rollout.metrics.places import Alone, Firing, InBatch, Lookup, Nowhere, OtherThan, RawLookup
+from canary_rollout.metrics.places import Lookup, Nowhere, RawLookup
 from canary_rollout.metrics.port import NobodyObserves, QueryObserver
 from canary_rollout.metrics.request import MetricRequest
 from canary_rollout.metrics.server import QUERIES_PER_SERVER, Server
 from canary_rollout.metrics.target import Target
-from canary_rollout.metrics.tick import Tick, nowhere
+from canary_rollout.metrics.tick import Answer, reading_of
 
 THREADS: Final = 16
 SUB_TICKS: Final = 10
@@ -43,6 +43,21 @@ class _Registered(NamedTuple):
     raws: tuple[RawLookup, ...]
     raw_problem: str
     targets: frozenset[Target]
+
+
+class _Asked(NamedTuple):
+    """A look-up and where the answers to it are, or will be; ``None``: there is nothing to ask."""
+
+    lookup: Lookup
+    target: Target
+    stable: Answer | None
+    canary: Answer | None
+
+    def pair(self) -> Pair:
+        """Return both readings, out of answers that have come; what stands in for stable comes later."""
+        canary = reading_of(self.lookup.canary, self.canary)
+        stable = EMPTY if self.lookup.key.baseline else reading_of(self.lookup.stable, self.stable)
+        return NEITHER if canary is EMPTY is stable else Pair(stable, canary)
 
 
 class PrometheusSampler:
@@ -88,28 +103,30 @@ class PrometheusSampler:
         known, now = self._look_up(request), self._now()
         length = resolution(request.interval)
         main = self._servers[request.server].tick(now, length, request.timeout)
-        asked: list[tuple[Lookup, Tick]] = []
+        asked: list[_Asked] = []
         for lookup, target in known.lookups:  # all are sent before the first is waited for
             tick = main if target is request.server else self._servers[target].tick(now, length, request.timeout)
-            asked.append((lookup, tick))
-            tick.answer(lookup.canary)
-            if not lookup.key.baseline:
-                tick.answer(lookup.stable)
-        readings: dict[MeasureKey, Pair] = {}
-        past: list[tuple[Lookup, Target]] = []
-        for (lookup, tick), (_, target) in zip(asked, known.lookups, strict=True):
-            canary = await _reading(tick, lookup.canary)
-            if not lookup.key.baseline:
-                readings[lookup.key] = Pair(await _reading(tick, lookup.stable), canary)
-            else:
-                readings[lookup.key] = Pair(EMPTY, canary)
-                if canary.value is not None:  # an app without the series is not asked for its past either
-                    past.append((lookup, target))
+            stable = canary = tick.answer(lookup.canary)
+            if lookup.key.baseline:
+                stable = None
+            elif not lookup.together:
+                stable = tick.answer(lookup.stable)
+            asked.append(_Asked(lookup, target, stable, canary))
+        for one in asked:
+            for answer in (one.canary, one.stable):
+                if answer is not None and not answer.done.is_set():
+                    await answer.done.wait()
+        readings = {one.lookup.key: one.pair() for one in asked}
+        # An app without the series is not asked for its past either.
+        past = [
+            (one.lookup, one.target)
+            for one in asked
+            if one.lookup.key.baseline and readings[one.lookup.key].canary.value is not None
+        ]
         if past:
             baselines = self._baselines.start(request, past, self._servers, main.at)
             for lookup, _ in past:
-                stable = await baselines.reading(lookup.key)
-                readings[lookup.key] = Pair(stable, readings[lookup.key].canary)
+                readings[lookup.key] = Pair(await baselines.reading(lookup.key), readings[lookup.key].canary)
         return Samples(main.at, readings)
 
     async def counters(
@@ -194,12 +211,3 @@ def _targeted(request: MetricRequest) -> list[tuple[Lookup, Target]]:
         else:
             found.append((lookup, target))
     return found
-
-
-async def _reading(tick: Tick, place: InBatch | OtherThan | Alone | Firing | Nowhere) -> Reading:
-    if isinstance(place, Nowhere):
-        return nowhere(place)
-    answer = tick.answer(place)
-    if answer is not None and not answer.done.is_set():
-        await answer.done.wait()
-    return tick.reading(place)

@@ -57,7 +57,7 @@ class Tick:
 
     def answer(self, place: Place) -> Answer | None:
         """Return where a place's answer is or will be, sending its query if nobody did; ``None``: nothing to ask."""
-        if isinstance(place, InBatch | OtherThan):
+        if isinstance(place, (InBatch, OtherThan)):  # tuples: a union would be made anew at every call
             return self.batched(place.shape, place.scope)
         if isinstance(place, Nowhere):
             return None
@@ -67,13 +67,7 @@ class Tick:
 
     def reading(self, place: Place) -> Reading:
         """Return the reading at a place whose answer has come."""
-        if isinstance(place, Nowhere):
-            return nowhere(place)
-        answer = self.answer(place)
-        assert answer is not None  # noqa: S101 - only Nowhere has none
-        if answer.failure is not None:
-            return answer.failure
-        return read(place, answer.value)
+        return reading_of(place, self.answer(place))
 
     def raw(self, shape: Shape, scope: str) -> Units | Reading:
         """Return the raw values of a shape whose answer has come, or why there are none."""
@@ -104,6 +98,16 @@ class Tick:
         return answer
 
 
+def reading_of(place: Place, answer: Answer | None) -> Reading:
+    """Return the reading at a place, in its answer that has come (``None``: there is nothing to ask)."""
+    if isinstance(place, Nowhere):
+        return nowhere(place)
+    assert answer is not None  # noqa: S101 - only Nowhere has none
+    if answer.failure is not None:
+        return answer.failure
+    return read(place, answer.value)
+
+
 def nowhere(place: Nowhere) -> Reading:
     """Return the reading of something that cannot be asked."""
     if place.mistake:
@@ -124,20 +128,21 @@ def reader_of(shape: Shape, batch: Batch) -> Reader:
 
 def read(place: InBatch | OtherThan | Alone | Firing, value: Any) -> Reading:
     """Return the reading at a place in what its query's reader made of the answer."""
+    if isinstance(place, InBatch):
+        if value:  # most standard rules ask for series that an app does not have
+            for key in place.keys:
+                if (found := value.get(key)) is not None:
+                    return Reading.of(found)
+        return EMPTY
     if isinstance(place, Alone):
         reading: Reading = value
         return reading
     if isinstance(place, Firing):
         return Reading.of(count_firing(value, place.matchers))
-    if isinstance(place, OtherThan):
-        versions = value.get(place.key)
-        if versions is None:
-            return EMPTY
-        return Reading.of(sum(pods for version, pods in versions.items() if version != place.expected))
-    for key in place.keys:
-        if (found := value.get(key)) is not None:
-            return Reading.of(found)
-    return EMPTY
+    versions = value.get(place.key)
+    if versions is None:
+        return EMPTY
+    return Reading.of(sum(pods for version, pods in versions.items() if version != place.expected))
 
 
 def _read_raw(result: list[Any], shape: Shape) -> Units:

@@ -323,3 +323,13 @@ async def test_a_release_that_was_seen_by_a_clock_that_ran_ahead_is_watched_from
         await world.until(lambda: world.weight == 0, 25)
     finally:
         await world.stop()
+
+
+async def test_a_namespace_that_is_gone_with_its_rights_holds_up_no_other():
+    world = World(namespaces=(SHOP, "gone"))
+    world.api.fault(Answer(403, "namespaces is forbidden"), times=None, namespace="gone")
+    await world.build()
+    async with world.run():
+        await world.serve("first")
+        world.numbers.canary["error-rate"] = 0.2
+        await world.until(lambda: world.weight == 0, 30)

@@ -23,6 +23,7 @@ from canary_rollout.kube.port import (
     MANAGED_BY,
     OPERATOR,
     ApiError,
+    ForbiddenError,
     GoneError,
     KubeApi,
     NotFoundError,
@@ -102,6 +103,8 @@ class Informer:
         """Why the kind cannot be listed or watched at the moment; empty when it can."""
         self.absent = False
         """Whether the cluster does not know the kind (its CRD is not installed); asked again with back-off."""
+        self.refused = False
+        """Whether it may not be listed here; asked again with back-off."""
 
     def sweep_now(self) -> None:
         """List again soon: something may have been missed."""
@@ -120,7 +123,7 @@ class Informer:
             except ApiError as error:
                 failures += 1
                 self.problem = str(error)
-                self.absent = isinstance(error, NotFoundError)
+                self.absent, self.refused = isinstance(error, NotFoundError), isinstance(error, ForbiddenError)
                 self._restarted(type(error).__name__)
                 log.warning("cannot list, trying again", resource=self._resource.plural, error=str(error))
                 await asyncio.sleep(_delay(self._backoff, failures, error, self._rng))
@@ -135,7 +138,7 @@ class Informer:
         items, version = await self._api.list_all(self._resource, self._namespace, labels=self._labels)
         sweep = self._cache.replace(self._resource, self._namespace, items, version)
         first, self.swept_at, self.problem = self.swept_at is None, self._now(), ""
-        self.absent = False
+        self.absent = self.refused = False
         if self._observer is not None:
             self._observer.swept(self._resource, sweep, first=first)
         return version

@@ -95,13 +95,19 @@ class Informers:
         self._note_unneeded()
 
     def missing(self, watched: Iterable[Watched]) -> list[str]:
-        """What of ``watched`` (and of the kinds always needed) is not completely known yet, one sentence each."""
+        """What of ``watched`` (and of the kinds always needed) is not completely known yet, one sentence each.
+
+        Of several namespaces those count that something of ``watched`` is in: one whose rights went with it holds up no other.
+        """
         lacking: dict[Resource, None] = {}
+        namespaces = set()
         for item in watched:
+            namespaces.add(item.namespace)
             if not self._cache.primed(item.resource, item.namespace):
                 lacking[item.resource] = None
+        scopes = [scope for scope in self._scopes if scope is None or scope in namespaces or not namespaces]
         for resource in FED_BY_KOPF:
-            if not all(self._cache.primed(resource, scope) for scope in self._scopes):
+            if not all(self._cache.primed(resource, scope) for scope in scopes):
                 lacking[resource] = None
         return [self._lack(resource) for resource in lacking]
 
@@ -139,6 +145,19 @@ class Informers:
             if not informer.absent or resource in FED_BY_KOPF
         ]
         return max((float("inf") if at is None else now - at for at in times), default=float("inf"))
+
+    def listed_since(self, moment: float) -> bool:
+        """Whether everything was listed completely at or after ``moment`` (loop time).
+
+        Kinds that the cluster does not know do not count, nor does one of several namespaces that may not be read.
+        """
+        several = len(self._scopes) > 1
+        return bool(self._informers) and all(
+            informer.swept_at is not None and informer.swept_at >= moment
+            for resource, group in self._informers.items()
+            for informer in group
+            if (not informer.absent or resource in FED_BY_KOPF) and not (several and informer.refused)
+        )
 
     def problems(self) -> dict[str, str]:
         """Kinds that cannot be listed or watched at the moment, and why."""

@@ -143,7 +143,7 @@ class Operator:
         """What was read before the Lease was ours may be old: list again, and only then look at every rollout."""
         began = asyncio.get_running_loop().time()
         self.informers.sweep_now()
-        while self.informers.sweep_age() > asyncio.get_running_loop().time() - began:  # noqa: ASYNC110 - many lists, no one event
+        while not self.informers.listed_since(began):  # noqa: ASYNC110 - many lists, no one event
             await asyncio.sleep(_SWEEP_POLL)
         for rollout in self.cache.all(CANARY_ROLLOUTS):
             self.queue.add((rollout["metadata"]["namespace"], rollout["metadata"]["name"]))

@@ -247,3 +247,14 @@ async def test_a_pre_stop_command_runs_before_the_signal(local_cluster, namespac
     await admin.delete("v1", "Pod", "hooked", namespace=namespace)
     await admin.wait_gone("v1", "Pod", "hooked", namespace=namespace)
     assert local_cluster.pod_log(namespace, "hooked", "main") == "up\nfrom the hook\n"
+
+
+async def test_a_service_account_that_was_made_anew_gets_a_token_of_its_own(local_cluster, namespace):
+    """The old one's is refused with 401: whoever is uninstalled and installed again would never come up."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "again", "namespace": namespace}}
+    await local_cluster.admin.create(account)
+    first = await local_cluster.node.service_account_token(namespace, "again")
+    assert first == await local_cluster.node.service_account_token(namespace, "again")
+    await local_cluster.admin.delete("v1", "ServiceAccount", "again", namespace=namespace)
+    await local_cluster.admin.create(account)
+    assert first != await local_cluster.node.service_account_token(namespace, "again")

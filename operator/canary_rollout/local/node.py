@@ -91,7 +91,7 @@ class Node:
         self.ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: asyncio.Queue[Manifest] = asyncio.Queue(EVENT_QUEUE_SIZE)
-        self._tokens: dict[tuple[str, str], asyncio.Task[str]] = {}
+        self._tokens: dict[tuple[str, str, str], asyncio.Task[str]] = {}
         self._http: aiohttp.ClientSession | None = None
 
     @property
@@ -195,8 +195,9 @@ class Node:
         )
 
     async def service_account_token(self, namespace: str, name: str) -> str:
-        """Return a token that outlives the cluster's run; one per ServiceAccount."""
-        key = (namespace, name)
+        """Return a token that outlives the cluster's run; one per ServiceAccount, and another one for its successor."""
+        account = await self.client.get("v1", "ServiceAccount", name, namespace=namespace)
+        key = (namespace, name, str(account["metadata"]["uid"]))
         known = self._tokens.get(key)
         failed = known is not None and known.done() and (known.cancelled() or known.exception() is not None)
         if known is None or failed:

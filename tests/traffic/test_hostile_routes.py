@@ -122,6 +122,6 @@ def test_a_hostile_revision_is_no_part_of_a_field_managers_name():
 )
 def test_what_means_something_in_a_regular_expression_is_taken_literally(people, header, value):
     base = {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}
-    (rule,) = member_rules(base, 0, TRAFFIC, people, ({"name": "a"}, {"name": "b"}))
+    (rule,) = member_rules(base, "name", TRAFFIC, people, ({"name": "a"}, {"name": "b"}), full=False)
     (condition,) = rule["matches"][0]["headers"]
     assert condition == {"type": "RegularExpression", "name": header, "value": value}

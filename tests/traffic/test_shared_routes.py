@@ -126,3 +126,24 @@ async def test_rules_that_an_earlier_version_named_without_saying_whose_they_are
     assert first.router().observe().outdated
     await first.route(0)
     assert shared.people() == theirs
+
+
+@pytest.mark.parametrize("kind", ["gatewayAPI", "istio"])
+async def test_at_a_hundred_per_cent_a_region_with_a_weight_of_its_own_is_whole_too(kind):
+    shared = await Shared(kind, TWO_APPS).build()
+    there = shared.first
+    regions = {"header": "X-Region", "weights": [{"value": "eu", "weight": "10%"}]}
+    for stage in there.stages:
+        stage["cohort"] = {"regions": regions}
+    cohort = there.spec().stages[0].cohort
+
+    def weights():
+        [rule] = shared.people()
+        return [one["weight"] for one in rule.get("backendRefs") or rule["route"]]
+
+    for weight, region in ((500, [9000, 1000]), (10_000, [0, 10_000]), (500, [9000, 1000])):
+        await there.route(weight, cohort=cohort)
+        assert weights() == region
+        view = there.router().observe()
+        assert (view.weight, view.cohort, view.outdated) == (weight, cohort, False)
+        assert not (await there.route(weight, cohort=cohort)).changed

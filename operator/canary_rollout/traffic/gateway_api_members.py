@@ -34,7 +34,7 @@ def weighted(stable: Sequence[Object], canary: Sequence[Object], weight: int) ->
 
 
 def member_rules(
-    base: Object, name: str, traffic: Traffic, cohort: Cohort | None, versions: tuple[Object, Object]
+    base: Object, name: str, traffic: Traffic, cohort: Cohort | None, versions: tuple[Object, Object], *, full: bool
 ) -> list[Object]:
     """The rules that stand beside ``base`` while the canary serves.
 
@@ -44,6 +44,7 @@ def member_rules(
         traffic: who may pin a version.
         cohort: of the stage.
         versions: stable's backend and the canary's, without weights.
+        full: whether the weight is 100 %, which is every region's too then.
 
     Raises:
         RouterError: what cannot be expressed, and why.
@@ -60,7 +61,7 @@ def member_rules(
         found += _rules(base, name, "cohort", _conditions(cohort, regex=regex), only_canary)
         for number, region in enumerate(cohort.regions.weights if cohort.regions is not None else ()):
             header = validate.header_name("cohort.regions.header", cohort.regions.header if cohort.regions else None)
-            backends = weighted([stable], [canary], region.weight)
+            backends = weighted([stable], [canary], FULL if full else region.weight)
             found += _rules(base, name, f"region-{number}", [exact(header, region.value)], backends)
     return found
 

@@ -37,7 +37,9 @@ def render(resource: Resource, create: OwnedRoute, traffic: Traffic, route: Rout
         del base["matches"]
     if route.mirror:
         base["filters"] = [_mirror(backends.canary, route.mirror)]
-    members = member_rules(base, "", traffic, route.cohort, (stable, canary)) if route.weight > 0 else []
+    members: list[Object] = []
+    if route.weight > 0:
+        members = member_rules(base, "", traffic, route.cohort, (stable, canary), full=route.weight >= FULL)
     # Rule names are younger than many an installed CRD, and nobody needs them in a route that is all ours.
     rules = [*({key: part for key, part in rule.items() if key != "name"} for rule in members), base]
     check_size(rules)

@@ -8,6 +8,7 @@ from canary_rollout.kube.port import Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Route
 from canary_rollout.model.routers import GatewayApiTraffic
+from canary_rollout.model.units import FULL
 from canary_rollout.traffic.foreign import Writer
 from canary_rollout.traffic.gateway_api_base import confirmation, place_of, sticky_problems
 from canary_rollout.traffic.gateway_api_members import check_size, member_rules
@@ -54,7 +55,7 @@ class UsersRouteRouter(WeightedListRouter):
         for name, cohort in self._stage_cohorts():
             try:
                 if route is not None:
-                    check_size([*self._others(route), *self._people_for(route, cohort)])
+                    check_size([*self._others(route), *self._people_for(route, cohort, full=False)])
             except RouterError as error:
                 yield f"stage {name}: {error}"
 
@@ -126,7 +127,7 @@ class UsersRouteRouter(WeightedListRouter):
     def _people(self, obj: Object) -> list[Object]:
         return [rule for rule in _rules(obj) if self._is_ours(rule)]
 
-    def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
+    def _people_for(self, obj: Object, cohort: Cohort | None, *, full: bool) -> list[Object]:
         """Our rules for people beside each rule with weights."""
         rules, found = _rules(obj), list[Object]()
         prefix = prefix_of(self._context.name)
@@ -136,7 +137,9 @@ class UsersRouteRouter(WeightedListRouter):
                 _unweighted(base["backendRefs"][split.stable]),
                 _unweighted(base["backendRefs"][split.canary]),
             )
-            found += member_rules(base, f"{prefix}{split.rule}", self._context.spec.traffic, cohort, versions)
+            found += member_rules(
+                base, f"{prefix}{split.rule}", self._context.spec.traffic, cohort, versions, full=full
+            )
         return found
 
     # Writing
@@ -146,7 +149,7 @@ class UsersRouteRouter(WeightedListRouter):
         del lists
         wanted: list[Object] = []
         if route.weight > 0 and self._settings.cohort_rules:
-            wanted = self._people_for(there, route.cohort)
+            wanted = self._people_for(there, route.cohort, full=route.weight >= FULL)
             check_size([*self._others(there), *wanted])
         elif route.weight > 0 and route.cohort is not None:
             raise RouterError("traffic.gatewayAPI.cohortRules is not true: no rules for people are added to your route")

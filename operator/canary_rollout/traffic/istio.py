@@ -20,6 +20,7 @@ from dataclasses import replace
 from canary_rollout.kube.port import VIRTUAL_SERVICES, Object
 from canary_rollout.model.cohorts import Cohort
 from canary_rollout.model.route import Capabilities, Route, RouteView
+from canary_rollout.model.units import FULL
 from canary_rollout.traffic.istio_members import member_routes
 from canary_rollout.traffic.member_names import added, added_by, prefix_of
 from canary_rollout.traffic.object_router import Place
@@ -65,7 +66,7 @@ class IstioRouter(WeightedListRouter):
         obj = self._object()
         for stage in self._context.spec.stages if obj is not None else ():
             try:
-                self._members(obj or {}, stage.cohort)
+                self._members(obj or {}, stage.cohort, full=False)
             except RouterError as error:
                 yield f"stage {stage.name}: {error}"
 
@@ -107,10 +108,10 @@ class IstioRouter(WeightedListRouter):
     def _people(self, obj: Object) -> list[Object]:
         return [route for route in (obj.get("spec") or {}).get("http") or [] if self._is_ours(route)]
 
-    def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
-        return [route for _, routes in self._members(obj, cohort) for route in routes]
+    def _people_for(self, obj: Object, cohort: Cohort | None, *, full: bool) -> list[Object]:
+        return [route for _, routes in self._members(obj, cohort, full=full) for route in routes]
 
-    def _members(self, obj: Object, cohort: Cohort | None) -> list[tuple[int, list[Object]]]:
+    def _members(self, obj: Object, cohort: Cohort | None, *, full: bool) -> list[tuple[int, list[Object]]]:
         """Of every http route with weights: its index, and the routes for people that belong before it."""
         found = []
         for split in self._lists(obj).splits:
@@ -123,7 +124,12 @@ class IstioRouter(WeightedListRouter):
             name = base.get("name") or sum(not added(one) for one in obj["spec"]["http"][:index])
             place = f"{prefix_of(self._context.name)}{name}"
             found.append(
-                (index, member_routes(base, place, self._context.spec.traffic, cohort, stable=stable, canary=canary))
+                (
+                    index,
+                    member_routes(
+                        base, place, self._context.spec.traffic, cohort, stable=stable, canary=canary, full=full
+                    ),
+                )
             )
         return found
 
@@ -160,7 +166,7 @@ class IstioRouter(WeightedListRouter):
         if not self._settings.cohort_rules:
             return []
         https = there["spec"].get("http") or []
-        wanted = self._members(there, route.cohort) if route.weight > 0 else []
+        wanted = self._members(there, route.cohort, full=route.weight >= FULL) if route.weight > 0 else []
         if self._people(there) == [http for _, routes in wanted for http in routes]:
             return []
         found = removals("/spec/http", https, self._is_ours)

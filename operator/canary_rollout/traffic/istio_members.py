@@ -21,7 +21,7 @@ Condition = tuple[str, Object]
 
 
 def member_routes(
-    base: Object, place: str, traffic: Traffic, cohort: Cohort | None, *, stable: Object, canary: Object
+    base: Object, place: str, traffic: Traffic, cohort: Cohort | None, *, stable: Object, canary: Object, full: bool
 ) -> list[Object]:
     """The http routes that stand before ``base`` while the canary serves, in their order.
 
@@ -32,6 +32,7 @@ def member_routes(
         cohort: of the stage.
         stable: stable's entry in ``base``, without a weight.
         canary: the canary's.
+        full: whether the weight is 100 %, which is every region's too then.
 
     Raises:
         RouterError: what cannot be expressed, and why.
@@ -46,7 +47,8 @@ def member_routes(
     if cohort is not None and cohort.regions is not None:
         header = validate.header_name("cohort.regions.header", cohort.regions.header).lower()
         for number, region in enumerate(cohort.regions.weights):
-            split = [{**stable, "weight": FULL - region.weight}, {**canary, "weight": region.weight}]
+            weight = FULL if full else region.weight
+            split = [{**stable, "weight": FULL - weight}, {**canary, "weight": weight}]
             condition = _exact(header, "cohort.regions", region.value)
             found.append(_route(base, f"{place}-region-{number}", [condition], split))
     return found

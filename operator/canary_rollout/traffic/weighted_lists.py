@@ -70,13 +70,13 @@ class WeightedListRouter(ObjectRouter):
         del obj
         return []
 
-    def _people_for(self, obj: Object, cohort: Cohort | None) -> list[Object]:
-        """The rules that :meth:`_people` finds once a cohort was written.
+    def _people_for(self, obj: Object, cohort: Cohort | None, *, full: bool) -> list[Object]:
+        """The rules that :meth:`_people` finds once a cohort was written; ``full``: with the weight of 100 %.
 
         Raises:
             RouterError: what cannot be expressed, and why.
         """
-        del obj, cohort
+        del obj, cohort, full
         return []
 
     def _changes(self, lists: Lists, weight: int, *, trace: bool) -> list[Object]:
@@ -165,7 +165,7 @@ class WeightedListRouter(ObjectRouter):
             return None
         for candidate in (None, *(cohort for _, cohort in self._stage_cohorts())):
             try:
-                if self._people_for(obj, candidate) == there:
+                if self._people_for(obj, candidate, full=weight >= FULL) == there:
                     return candidate
             except RouterError:
                 continue  # cannot be expressed, so it is not what is there

@@ -6,6 +6,7 @@ from proxies import NAMESPACE
 
 from canary_rollout.kube.port import INGRESSES, SERVICES, ConflictError
 from canary_rollout.model.spec import Cohort
+from canary_rollout.traffic.ingress_annotations import CANARY, TOTAL, WEIGHT, weight_of
 from canary_rollout.traffic.ingress_nginx import IngressNginxRouter
 from canary_rollout.traffic.port import Latch, Proof, Rejected, Route
 
@@ -252,3 +253,15 @@ async def test_hostile_cohorts_and_revisions_reach_no_annotation(there, value):
     if value:
         assert isinstance(await there.router().ensure(Route(50, value, "v1"), fence=None), Rejected)
     assert there.ours() is None
+
+
+@pytest.mark.parametrize(
+    ("weight", "total", "found"),
+    [
+        ("50", "10000", 50), ("1", "1000000", 1), ("0", "1000000", 0), ("5", None, 500), ("100", "50", 10_000),
+        ("20000", "10000", 10_000), ("-1", "10000", 0), ("٣", "10000", 0), ("9" * 5000, "10000", 0), ("5", "9" * 5000, 500),
+    ],
+)  # fmt: skip
+def test_the_weight_that_annotations_say_is_never_0_while_anybody_is_sent_to_the_canary(weight, total, found):
+    notes = {CANARY: "true", WEIGHT: weight, **({TOTAL: total} if total is not None else {})}
+    assert weight_of(notes) == found

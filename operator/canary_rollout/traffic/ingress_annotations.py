@@ -24,6 +24,7 @@ BY_KEYS: Final = (BY_HEADER, BY_HEADER_VALUE, BY_HEADER_PATTERN, BY_COOKIE)
 CLASS: Final = "kubernetes.io/ingress.class"
 REVISION: Final = "canaryrollout.dev/revision"
 WRITTEN_AT: Final = "canaryrollout.dev/written-at"
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 def cohort_annotations(field: str, cohort: Cohort | None) -> dict[str, str]:
@@ -76,14 +77,17 @@ def cohort_of(notes: dict[str, str]) -> Cohort | None:
 
 
 def weight_of(notes: dict[str, str]) -> int:
-    """Basis points as the controller reads the annotations: what does not parse is weight 0, a total up to 100 is 100."""
+    """Basis points as the controller reads the annotations: what does not parse is weight 0, a total up to 100 is 100.
+
+    Never 0 while anybody gets the canary.
+    """
     if notes.get(CANARY) != "true":
         return 0
     weight, total = (
-        int(notes[key]) if notes.get(key, "").isascii() and notes.get(key, "").isdigit() else otherwise
+        int(notes[key]) if _NUMBER.fullmatch(notes.get(key, "")) else otherwise
         for key, otherwise in ((WEIGHT, 0), (TOTAL, 100))
     )
-    return min(FULL, weight * FULL // max(100, total))
+    return min(FULL, max(1, weight * FULL // max(100, total))) if weight > 0 else 0
 
 
 def written_at(notes: dict[str, str]) -> float:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -51,6 +52,12 @@ async def table(tmp_path):
     await table.close(1.0)
 
 
+def stands_still(pid):
+    """Whether every thread is stopped; the state follows the name, which ends with the last bracket."""
+    stats = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {text.rpartition(")")[2].split()[0] for text in stats} == {"T"}
+
+
 @pytest.mark.prometheus
 async def test_a_prometheus_with_static_targets_scrapes_freezes_thaws_and_keeps_its_data_over_a_restart(
     table, tmp_path
@@ -84,6 +91,9 @@ async def test_a_prometheus_with_static_targets_scrapes_freezes_thaws_and_keeps_
         await prometheus.query("sum(")
 
     prometheus.freeze()
+    async with asyncio.timeout(60):
+        while not stands_still(prometheus.process.pid):  # noqa: ASYNC110  # a signal reaches a thread when that is run
+            await asyncio.sleep(0.01)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3), aiohttp.ClientSession() as session, session.get(prometheus.url):
             pass

@@ -9,6 +9,7 @@ from virtual_time import now
 
 from canary_rollout.controller.failures import GOES_ON, IN_A_ROW, LONGEST_LOOK
 from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, DEPLOYMENTS
+from canary_rollout.model.commands import Verb
 from canary_rollout.model.conditions import Reason
 
 pytestmark = [pytest.mark.looptime]
@@ -195,3 +196,22 @@ async def test_a_rollout_that_is_deleted_meanwhile_is_forgotten():
         await world.until(lambda: not world.exists)
         await asyncio.sleep(1)
         assert (SHOP, "checkout") not in replica.operator.failures._failing
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(403, "a policy says no"), Answer(500, "a policy says no")], ids=["no", "sick"]
+)
+@pytest.mark.parametrize("order", ["command", "release"])
+async def test_what_cannot_be_written_to_a_deployment_keeps_no_weight_from_being_lowered(order, answer):
+    world = await World().build()
+    async with world.run():
+        await world.serve("second")
+        world.api.fault(answer, times=None, verb="patch", resource=DEPLOYMENTS, client="operator")
+        await world.user.merge_patch(DEPLOYMENTS, SHOP, "checkout-canary", {"spec": {"paused": False}})
+        await asyncio.sleep(10)
+        if order == "command":
+            await world.say(Verb.SET_WEIGHT, weight="0.5%")
+        else:
+            await world.release("v3")
+        await world.until(lambda: world.weight == (50 if order == "command" else 0), 30)
+        await world.until(lambda: "a policy says no" in str(world.status["conditions"]), 120)

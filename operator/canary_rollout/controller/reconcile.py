@@ -135,7 +135,7 @@ class Reconciler:
         try:
             if decision.latch:
                 await self._stop(rollout, memory, decision, status, executor)
-            for action in decision.actions:
+            for action in () if _lowers(memory.state, decision) else decision.actions:
                 if not (decision.latch and isinstance(action, Lower)):
                     log.info("acting", namespace=executor.workloads.namespace, **_words(rollout, action))
                     await executor.carry_out(action)
@@ -384,6 +384,12 @@ def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:
     """While anything is held that only we can give back: traffic on the canary, its Deployment's pause."""
     return state.phase not in RESTING or state.wanted > 0 or (seen.canary.paused and seen.canary.paused_by_us)
+
+
+def _lowers(before: RolloutState, decision: Decision) -> bool:
+    """Whether less is wanted than before: that is persisted before anything else that may fail or be refused is tried."""
+    after = decision.state
+    return not decision.latch and (after.wanted < before.wanted or after.revision != before.revision)
 
 
 def _words(rollout: Object, action: Action) -> dict[str, str]:

@@ -114,6 +114,7 @@ class Memory:
         reached: whether the canary's Service has listed a ready endpoint since there are ready pods.
         unreached_since: POSIX seconds since when it lists none although there are.
         failing: the kind of error that looks at it are said to fail with; empty while none is said.
+        place: where a spec (by identity) has its traffic, as status holds it.
     """
 
     uid: str = ""
@@ -145,6 +146,7 @@ class Memory:
     reached: bool = False
     unreached_since: float | None = None
     failing: str = ""
+    place: tuple[CanaryRolloutSpec, Object] | None = None
 
     def read(self, rollout: Object) -> None:
         """Parse spec and status where they changed."""

@@ -21,7 +21,7 @@ from canary_rollout.engine.decision import Action, Decision, Lower, Note
 from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.fitting import fitted
 from canary_rollout.engine.observation import Observation
-from canary_rollout.engine.report import Facts, report, worth_writing
+from canary_rollout.engine.report import Facts, has_many, report, worth_writing
 from canary_rollout.kube.cache import SERVICE_NAME_LABEL
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
@@ -127,11 +127,11 @@ class Reconciler:
             generation=int(rollout["metadata"].get("generation", 0)),
             route=seen.route,
             assessment=None if decision.restart_evidence else seen.assessment,
-            evidence=memory.evidence.to_dict() if memory.evidence is not None else {},
+            evidence={},
             now=now,
-            place=place_of(spec),
+            place=_place(memory, spec),
         )
-        status = report(memory.status, decision, facts)
+        status, news = self._report(memory, decision, facts)
         try:
             if decision.latch:
                 await self._stop(rollout, memory, decision, status, executor)
@@ -143,13 +143,22 @@ class Reconciler:
             return await self._say_refused(rollout, memory, decision, facts, error)
         if not decision.latch:
             try:
-                await self._persist(rollout, memory, decision, status, seen)
+                await self._persist(rollout, decision, status if news else None, seen)
             except (asyncio.CancelledError, UnavailableError):
                 # It may have been written all the same, and then nobody decides this again: told twice rather than never.
                 self._tell_notes(rollout, decision)
                 raise
         self._carried_out(rollout, memory, seen, decision, status)
         return None if decision.wake_at is None else max(0.0, decision.wake_at - shell.clock.now())
+
+    def _report(self, memory: Memory, decision: Decision, facts: Facts) -> tuple[CanaryRolloutStatus, bool]:
+        """The status after a decision, and whether it is to be written. Evidence is written out for one that is, not at every look."""
+        if not has_many(facts.assessment):  # else it takes the evidence to tell which verdicts there is room for
+            status = report(memory.status, decision, facts)
+            if not (decision.latch or memory.latched is not None or worth_writing(memory.status, status, facts.now)):
+                return status, False
+        status = report(memory.status, decision, _with_evidence(memory, facts))
+        return status, memory.latched is not None or worth_writing(memory.status, status, facts.now)
 
     async def _stop(
         self, rollout: Object, memory: Memory, decision: Decision, status: CanaryRolloutStatus, executor: Executor
@@ -170,12 +179,12 @@ class Reconciler:
                 raise result
 
     async def _persist(
-        self, rollout: Object, memory: Memory, decision: Decision, status: CanaryRolloutStatus, seen: Observation
+        self, rollout: Object, decision: Decision, status: CanaryRolloutStatus | None, seen: Observation
     ) -> None:
-        """One status write, fenced by the very object that was decided on: a latch or a command that came since counts."""
+        """One status write (``None``: nothing new), fenced by the very object decided on: a latch or command since then counts."""
         api = self._shell.api
         current = await set_finalizer(api, rollout, wanted=_needs_finalizer(decision.state, seen))
-        if memory.latched is not None or worth_writing(memory.status, status, self._shell.clock.now()):
+        if status is not None:
             await self._write(current, status, fenced=True)
 
     async def _write(self, rollout: Object, status: CanaryRolloutStatus, *, fenced: bool) -> None:
@@ -294,7 +303,7 @@ class Reconciler:
         told = replace(
             decision, state=memory.state, reason=reason, message=str(error), stalled=True, ended=None, command=None
         )
-        status = report(memory.status, told, facts)
+        status = report(memory.status, told, _with_evidence(memory, facts))
         if memory.latched is not None or worth_writing(memory.status, status, facts.now):
             await self._write(rollout, status, fenced=True)
             self._shell.telemetry.note(rollout, Note(reason, str(error), warning=True))
@@ -373,6 +382,17 @@ class Reconciler:
             self._shell.evaluations.follow(key, memory)
         self._shell.needs.drop(key)
         self._shell.telemetry.forgot(key)
+
+
+def _with_evidence(memory: Memory, facts: Facts) -> Facts:
+    return replace(facts, evidence=memory.evidence.to_dict() if memory.evidence is not None else {})
+
+
+def _place(memory: Memory, spec: CanaryRolloutSpec) -> Object:
+    """The place a spec names, worked out once for each spec."""
+    if memory.place is None or memory.place[0] is not spec:
+        memory.place = (spec, place_of(spec))
+    return memory.place[1]
 
 
 def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:

@@ -131,7 +131,7 @@ def _router(spec: CanaryRolloutSpec, route: RouteView | None) -> str:
 
 def _verdicts(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> tuple[VerdictStatus, ...]:
     if (assessment := facts.assessment) is not None:
-        active = tuple(verdict for verdict in assessment.every if not verdict.inactive)
+        active = _active(assessment)
         every = _fitting(active, facts.evidence)
         spoken = sum(verdict.lack is not Lack.NOT_APPLICABLE for verdict in every)
         together = LONGEST_VERDICTS if len(every) > LEAST_VERDICTS or every == active else LONGEST_VERDICTS // 4
@@ -141,6 +141,15 @@ def _verdicts(old: CanaryRolloutStatus, decision: Decision, facts: Facts) -> tup
         )
     over = decision.state.phase in RESTING and decision.state.phase not in _FAILED
     return () if over or decision.restart_evidence else old.verdicts
+
+
+def _active(assessment: Assessment) -> tuple[Verdict, ...]:
+    return tuple(verdict for verdict in assessment.every if not verdict.inactive)
+
+
+def has_many(assessment: Assessment | None) -> bool:
+    """Whether there are more verdicts than are always written: then it depends on the size of the evidence which are."""
+    return assessment is not None and len(_active(assessment)) > FEW_VERDICTS
 
 
 def _inactive(old: CanaryRolloutStatus, decision: Decision, assessment: Assessment | None) -> tuple[str, ...]:

@@ -87,6 +87,16 @@ async def test_the_share_is_within_three_sigma_and_exactly_whom_the_hash_says(tm
             assert await split_by_chance(lambda: anonymous(proxy.port, 4000), 4000, weight)
 
 
+@pytest.mark.parametrize("sticky", [{"header": "X-Tenant-ID"}, {"cookie": "tenant"}], ids=["header", "cookie"])
+async def test_lists_of_tenants_may_be_as_long_as_the_resource_takes_them(tmp_path, sticky):
+    allowed, denied = ([f"{word}-{n:03d}-".ljust(64, "x") for n in range(256)] for word in ("allowed", "denied"))
+    async with envoy_edge(tmp_path / "w", weight=5000, sticky={**sticky, "allow": allowed, "deny": denied}) as proxy:
+        for names, version in ((allowed, b"canary"), (denied, b"stable")):
+            asked = [{"X-Tenant-ID": name, "Cookie": f"a=b; tenant={name}; c=d"} for name in names]
+            answers = await fetch_all("127.0.0.1", proxy.port, asked)
+            assert {answer.body for answer in answers} == {version}
+
+
 async def test_tenants_are_told_apart_by_a_cookie_among_others(tmp_path):
     async with envoy_edge(tmp_path / "w", weight=2500, sticky={"cookie": "tenant", "deny": ["t1", "t2"]}) as proxy:
         asked = [{"Cookie": f"a=b; tenant=t{n}; xtenant=t9"} for n in range(300)]

@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 from rollouts import GOOD
 
+from canary_rollout.model.conditions import Phase, Reason
 from canary_rollout.model.halt_rules import default_halt_rules
 from canary_rollout.model.rule_sets import HaltRuleSetSpec
 from canary_rollout.model.spec import CanaryRolloutSpec
@@ -116,3 +117,31 @@ def test_every_example_is_valid(path):
             CanaryRolloutSpec.model_validate(document["spec"])
         elif document["kind"] in {"HaltRuleSet", "ClusterHaltRuleSet"}:
             HaltRuleSetSpec.model_validate(document["spec"])
+
+
+def test_alerts_ask_for_metrics_and_phases_that_there_are():
+    groups = yaml.safe_load((ROOT / "examples" / "alerts.yaml").read_text(encoding="utf-8"))["spec"]["groups"]
+    asked = " ".join(rule["expr"] for group in groups for rule in group["rules"])
+    exported = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\bcanary_\w+", asked))
+    assert len(names) > 4
+    assert [name for name in sorted(names) if f"| `{name}` |" not in exported] == []
+    phases = "|".join(re.findall(r'phase=~"([\w|]+)"', asked)).split("|")
+    assert set(phases) <= {phase.value for phase in Phase}
+
+
+def test_the_reasons_of_the_operations_page_are_those_of_the_status():
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`[A-Z]\w+`(?:, )?)+) \|", page, re.MULTILINE)
+    told = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert len(told) > 20
+    assert told <= {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_place_inside_a_page_that_the_docs_link_to_is_there(page):
+    for target, place in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        linked = (page.parent / target) if target else page
+        titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-") for title in titles}
+        assert place in anchors, f"{target}#{place}"

@@ -116,7 +116,9 @@ class TestTheChart:
         assert deployment["template"]["metadata"]["annotations"] == {"a": "b"}
         assert deployment["template"]["metadata"]["labels"]["team"] == "platform"
         assert rendered["Service", "canary-rollout-operator-metrics"]["spec"]["ports"][0]["port"] == 9000
-        assert rendered["ServiceMonitor", "canary-rollout-operator"]["metadata"]["labels"]["release"] == "prometheus"
+        monitor = rendered["ServiceMonitor", "canary-rollout-operator"]
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+        assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
         kinds = {kind for kind, _ in rendered}
         assert not kinds & {"ServiceAccount", "PodDisruptionBudget"}
         assert ("ClusterRole", "canary-rollout-view") not in rendered

@@ -81,6 +81,7 @@ def test_a_time_only_counts_from_the_moment_the_data_plane_has_the_weight():
     [
         ({"observed": False, "settled": False}, "is being updated"),
         ({"settled": False, "available": 1}, "1 of 2 pods"),
+        ({"leaving": 1}, "1 pod of the template before is still leaving"),
         ({"leaving": 2}, "2 pods of the template before are still leaving"),
         ({"settled": False, "available": 0, "replicas": 0}, "has 0 replicas"),
         ({"settled": False, "paused": True}, "paused by somebody else"),

@@ -31,9 +31,17 @@ def test_rollback_is_refused_where_there_is_nothing_to_roll_back():
     assert "there is nothing to roll back" in world.answers[0]
 
 
-def test_a_condemned_revision_refuses_everything_but_retry():
+def test_a_rollback_of_a_stopped_revision_says_that_it_is_done_and_changes_nothing():
     world = rolled_back()
-    for verb in (Verb.PAUSE, Verb.PROMOTE, Verb.RESET, Verb.APPROVE, Verb.ROLLBACK, Verb.START):
+    before = (world.state.halts, world.state.phase, world.weight)
+    world.say(Verb.ROLLBACK).run()
+    assert "stopped already" in world.answers[-1]
+    assert (world.state.halts, world.state.phase, world.weight) == before
+
+
+def test_a_condemned_revision_refuses_everything_but_rollback_and_retry():
+    world = rolled_back()
+    for verb in (Verb.PAUSE, Verb.PROMOTE, Verb.RESET, Verb.APPROVE, Verb.START):
         world.say(verb).run()
         assert "`retry`" in world.answers[-1] or "was stopped" in world.answers[-1], verb
     assert world.run(10_000).weight == 0

@@ -193,7 +193,8 @@ def _promote(draft: Draft, command: Command) -> str:
 
 
 def _rollback(draft: Draft, command: Command) -> str:
-    _not_condemned(draft)
+    if halt := draft.state.halt_of(draft.state.revision):
+        return f"revision {halt.revision} was stopped already ({halt.message}): its traffic goes to stable"
     under_way = HOLDING | ENDING | {Phase.PREPARING}
     _need(draft, under_way - {Phase.ROLLING_BACK, Phase.RETURNING}, "there is nothing to roll back")
     draft.halt(Reason.ROLLBACK_COMMANDED, f"rolled back by command{_by(command)}{_why(command)}")

@@ -39,7 +39,12 @@ def _has_pods(draft: Draft) -> bool:
         waits_for = _make_pods(draft)
     elif canary.leaving:
         # Proxies keep connections to pods that end: the version before would answer at this revision's weight.
-        waits_for = f"its pods are ready; {canary.leaving} pods of the template before are still leaving"
+        pods = (
+            "1 pod of the template before is"
+            if canary.leaving == 1
+            else f"{canary.leaving} pods of the template before are"
+        )
+        waits_for = f"its pods are ready; {pods} still leaving"
     elif not canary.paused:
         draft.act(HoldPause())
         waits_for = "its pods are ready; its template is held before any traffic goes to it"
@@ -87,7 +92,5 @@ def _first_raise(draft: Draft) -> None:
         enter_next(draft)
     elif not held_back(draft):
         draft.want(pin, stage_at(draft.stages, pin).name)
-        draft.pause(
-            Reason.PAUSED_BY_COMMAND, f"started at {format_weight(pin)} by command; `resume` goes on to the next stage"
-        )
+        draft.pause(Reason.PAUSED_BY_COMMAND, f"started at {format_weight(pin)} by command")
         draft.say(Reason.WAITING_FOR_ROUTE, f"The weight rises to {format_weight(pin)}, where it is paused")

@@ -3,7 +3,7 @@
 import json
 import random
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canary_rollout.cli.differ.compare import Answer, Rules, compare, general, histogram, relative_difference
@@ -52,6 +52,8 @@ def test_the_order_of_a_list_does_not_matter_where_that_is_said(values, dice):
 
 
 @given(NUMBERS, NUMBERS)
+@example(0, 5e-324)
+@example(-1.7e308, 1.7e308)
 def test_relative_differences_are_between_nothing_and_two_and_the_same_from_either_side(one, other):
     found = relative_difference(one, other)
     assert 0 <= found <= 2

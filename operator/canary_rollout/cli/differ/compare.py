@@ -240,8 +240,8 @@ def relative_difference(stable: float, canary: float) -> float:
     if not (math.isfinite(ours) and math.isfinite(theirs)):
         return 2.0
     scale = max(abs(ours), abs(theirs))
-    # Halved first, so that the difference of two huge numbers of different sign stays finite.
-    return abs(ours / 2 - theirs / 2) / (scale / 2) if scale else 0.0
+    # Each by itself: the difference of two huge numbers of different sign is infinite, half of the smallest number is 0.
+    return abs(ours / scale - theirs / scale) if scale else 0.0
 
 
 def _is_number(value: Any) -> bool:

@@ -4,11 +4,19 @@ import asyncio
 import json
 
 import pytest
-from operator_world import ROLLOUT, SHOP, World, _service
+from operator_world import ROLLOUT, SHOP, World, _deployment, _service
 from weighted_objects import virtual_service
 
 from canary_rollout.controller.place import place_of, spec_of_place
-from canary_rollout.kube.port import CANARY_ROLLOUTS, CONFIG_MAPS, INGRESSES, SERVICES, VIRTUAL_SERVICES
+from canary_rollout.kube.port import (
+    CANARY_ROLLOUTS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    INGRESSES,
+    ROLLOUT_LABEL,
+    SERVICES,
+    VIRTUAL_SERVICES,
+)
 from canary_rollout.model.spec import CanaryRolloutSpec
 
 pytestmark = [pytest.mark.looptime]
@@ -72,6 +80,64 @@ async def test_a_route_is_left_although_the_new_ones_kind_is_not_installed():
         await world.until(lambda: "does not know Ingress" in world.message, 30)
         await world.edit(traffic={"nginx": {"service": "proxy"}, "ingressNginx": None})
         await world.reach("third")
+
+
+async def shoes(world):
+    """A second rollout, whose proxies follow the ConfigMap of the first."""
+    for track in ("stable", "canary"):
+        labels = {"app": "shoes", "track": track}
+        await world.user.create(SERVICES, SHOP, _service(f"shoes-{track}", labels))
+        await world.user.create(DEPLOYMENTS, SHOP, _deployment(f"shoes-{track}", labels, "v1"))
+    versions = {track: {"service": f"shoes-{track}", "deployment": f"shoes-{track}"} for track in ("stable", "canary")}
+    traffic = {"nginx": {"service": "proxy", "configMap": "checkout-nginx"}}
+    spec = {**ROLLOUT["spec"], "workload": versions, "traffic": traffic}
+    metadata = {"name": "shoes", "namespace": SHOP}
+    await world.user.create(CANARY_ROLLOUTS, SHOP, {**ROLLOUT, "metadata": metadata, "spec": spec})
+
+
+async def test_a_config_map_that_was_left_may_be_named_by_another_rollout():
+    world = await at_five_percent()
+    try:
+        await world.edit(traffic=EDGE)
+        await world.until(lambda: written(world) == 0, 60)
+        await shoes(world)
+        labels = world.look(CONFIG_MAPS, "checkout-nginx")["metadata"]["labels"]
+        assert labels[ROLLOUT_LABEL] == "checkout"
+        await world.until(
+            lambda: world.look(CONFIG_MAPS, "checkout-nginx")["metadata"]["labels"][ROLLOUT_LABEL] == "shoes", 60
+        )
+    finally:
+        await world.stop()
+
+
+async def test_an_old_place_that_is_another_rollouts_by_now_holds_up_nobody():
+    world = await at_five_percent()
+    try:
+        await world.replicas[-1].end(kill=True)
+        await shoes(world)
+        theirs = {"metadata": {"labels": {ROLLOUT_LABEL: "shoes"}}}
+        world.api.store.merge_patch(CONFIG_MAPS, SHOP, "checkout-nginx", theirs, manager="canary-rollout")
+        await world.edit(traffic=EDGE)
+        world.start()
+        await world.until(lambda: world.look(CONFIG_MAPS, "edge"), 60)
+    finally:
+        await world.stop()
+
+
+async def test_an_old_place_that_is_gone_with_its_services_holds_up_nobody():
+    world = await at_five_percent()
+    try:
+        await world.replicas[-1].end(kill=True)
+        await world.user.delete(CONFIG_MAPS, SHOP, "checkout-nginx")
+        await world.user.delete(SERVICES, SHOP, "checkout-canary")
+        await world.user.create(SERVICES, SHOP, _service("checkout-next", {"app": "checkout", "track": "canary"}))
+        versions = world.rollout["spec"]["workload"]
+        canary = {"service": "checkout-next", "deployment": "checkout-canary"}
+        await world.edit(traffic=EDGE, workload={**versions, "canary": canary})
+        world.start()
+        await world.until(lambda: world.look(CONFIG_MAPS, "edge"), 60)
+    finally:
+        await world.stop()
 
 
 @pytest.mark.parametrize(

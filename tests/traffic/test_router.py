@@ -348,8 +348,9 @@ def test_a_router_without_any_proxy_is_refused():
 async def test_a_config_map_that_another_rollout_writes_is_neither_read_as_ones_own_nor_overwritten(world):
     await world.route(2500)
     other = World(world.api, spec_of(nginx={"service": "edge", "configMap": "checkout-nginx"}), "cart")
-    for name in ("checkout", "cart"):
-        await world.put(CANARY_ROLLOUTS, {"metadata": {"name": name, "namespace": NAMESPACE}})
+    for name, settings in (("checkout", {}), ("cart", {"configMap": "checkout-nginx"})):
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"traffic": {"nginx": settings}}}
+        await world.put(CANARY_ROLLOUTS, body)
     before = world.config_map()
     [problem] = other.router().problems()
     assert "ConfigMap checkout-nginx belongs to CanaryRollout checkout" in problem
@@ -364,3 +365,22 @@ async def test_a_config_map_that_another_rollout_writes_is_neither_read_as_ones_
     assert other.router().problems() == [], "what a rollout that is gone has left is taken over"
     await other.route(0)
     assert other.view().weight == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "free"),
+    [
+        ({"nginx": {"configMap": "edge"}}, None, True),
+        ({"gatewayAPI": {}}, {"envoy": {}}, True),
+        ({"nginx": {"configMap": "edge"}}, {"nginx": {}}, False),  # it has not left it yet
+        ({"nginx": {"configMap": "checkout-nginx"}}, None, False),
+        ({"nginx": {"configMap": "edge"}}, [1], True),
+        (None, {"nginx": None}, True),
+    ],
+)
+async def test_a_config_map_is_free_once_its_rollout_names_another_and_has_left_it(world, spec, place, free):
+    await world.route(0)
+    other = World(world.api, spec_of(nginx={"service": "edge", "configMap": "checkout-nginx"}), "cart")
+    owner = {"metadata": {"name": "checkout", "namespace": NAMESPACE}, "spec": {"traffic": spec}}
+    await world.put(CANARY_ROLLOUTS, {**owner, "status": {"place": {"traffic": place}}})
+    assert (other.router().problems() == []) is free

@@ -9,10 +9,11 @@ import structlog
 
 from canary_rollout.controller.execute import Executor, RouteRejectedError
 from canary_rollout.controller.failures import with_failure, without_failure
-from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of, stable_only
+from canary_rollout.controller.farewell import Goodbye, farewell, let_go, spec_of
 from canary_rollout.controller.memory import Memory
+from canary_rollout.controller.moving import UNPRIMED, cannot_list, leave_old_place, read_by
 from canary_rollout.controller.persist import key_of, set_finalizer, write_status
-from canary_rollout.controller.place import has_moved, place_of, spec_of_place
+from canary_rollout.controller.place import place_of
 from canary_rollout.controller.queue import Key
 from canary_rollout.controller.rule_sets import RuleSets, watched_sets
 from canary_rollout.controller.shell import Shell
@@ -22,11 +23,8 @@ from canary_rollout.engine.draft import RESTING
 from canary_rollout.engine.fitting import fitted
 from canary_rollout.engine.observation import Observation
 from canary_rollout.engine.report import Facts, has_many, report, worth_writing
-from canary_rollout.kube.cache import SERVICE_NAME_LABEL
 from canary_rollout.kube.port import (
     CANARY_ROLLOUTS,
-    DEPLOYMENTS,
-    ENDPOINT_SLICES,
     ApiError,
     ForbiddenError,
     InvalidError,
@@ -37,16 +35,11 @@ from canary_rollout.model.conditions import Condition, Reason
 from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus, ConditionStatus, RolloutState
 from canary_rollout.model.units import format_weight
-from canary_rollout.traffic.port import Router, RouterContext, RouterError, Watched
+from canary_rollout.traffic.port import RouterError
 from canary_rollout.workloads.deployments import WorkloadError, Workloads
-from canary_rollout.workloads.view import holds_pause
 
 log = structlog.get_logger(__name__)
 
-_UNPRIMED = 0.2
-"""Seconds until a rollout whose objects are not listed yet is looked at again."""
-_CANNOT_LIST: Final = ("(404", "(403")
-"""How an answer reads that no waiting changes: the kind's CRD is not installed, or the operator may not list it."""
 _TELL_AGAIN: Final = 60.0
 """Seconds until a contest of the route that goes on is told again."""
 _REFUSED = 10.0
@@ -86,17 +79,17 @@ class Reconciler:
 
     async def _look(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec, *, deleting: bool) -> float | None:
         shell, key = self._shell, key_of(rollout)
-        if (again := await self._leave_old_place(rollout, memory, spec)) is not None:
+        if (again := await leave_old_place(shell, rollout, memory, spec, write=self._write)) is not None:
             return again
-        router = shell.router_for(self._context(rollout, memory, spec))
-        watched = (*router.watched(), *_deployments(key, spec))
+        router = shell.router(rollout, memory, spec)
+        watched = read_by(router, key[0], spec)
         shell.needs.need(key, (*watched, *watched_sets(key[0], memory.written)))
         if absent := shell.needs.absent(watched):
             raise RouterError(absent[0])
         if missing := shell.needs.missing(watched):
             return await self._unlisted(rollout, memory, missing, deleting=deleting)
         if not self._sets.take_in(key, memory, shell.needs.missing):
-            return _UNPRIMED
+            return UNPRIMED
         spec = memory.spec or spec
         seen = await shell.gatherer.observe(key, memory, spec, router)
         self._tell_unreadable(rollout, memory)
@@ -109,8 +102,8 @@ class Reconciler:
 
     async def _unlisted(self, rollout: Object, memory: Memory, missing: list[str], *, deleting: bool) -> float | None:
         """Nothing is decided on a cold cache. A kind that is not there, or not ours to read, is told, not waited for in silence."""
-        if not any(code in words for words in missing for code in _CANNOT_LIST):
-            return _UNPRIMED
+        if not cannot_list(missing):
+            return UNPRIMED
         return await self._cannot(rollout, memory, Reason.ROUTE_REJECTED, "; ".join(missing), deleting=deleting)
 
     async def _decide(
@@ -194,48 +187,6 @@ class Reconciler:
             self._shell.telemetry.left_out(rollout, left)
         await write_status(self._shell.api, rollout, status, fenced=fenced)
 
-    async def _leave_old_place(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> float | None:
-        """The spec names another place than the one acted on last, by this process or one before it: nothing of us stays there.
-
-        Waits for nothing of the new place, which may not even exist. Returns seconds until the next look, ``None`` to go on.
-        """
-        old = memory.acted_on or spec_of_place(memory.status.place)
-        if old is None or old is spec:
-            return None
-        shell, key, namespace = self._shell, key_of(rollout), rollout["metadata"]["namespace"]
-        before = shell.router_for(self._context(rollout, memory, old))
-        watched = (*before.watched(), *_deployments(key, old))
-        known = not shell.needs.absent(watched)  # nobody gets the canary by a kind that does not exist
-        if known:
-            shell.needs.need(key, watched)
-            if missing := shell.needs.missing(watched):
-                if any(code in words for words in missing for code in _CANNOT_LIST):
-                    raise RouterError("; ".join(missing))
-                return _UNPRIMED
-        if known and has_moved(before, old, self._built(rollout, memory, spec), spec):
-            view = before.observe()
-            if view is not None and view.weight >= memory.state.confirmed:
-                memory.term = shell.term()  # found as it was left: what the new place says is no verdict that was lost
-            await Executor(before, Workloads(shell.api, namespace, old)).carry_out(Lower(stable_only(memory.state, "")))
-            await before.release()
-        canary = old.workload.canary.deployment
-        if canary != spec.workload.canary.deployment:
-            deployment = shell.cache.get(DEPLOYMENTS, namespace, canary)
-            if deployment is not None and holds_pause(deployment):
-                await Workloads(shell.api, namespace, old).release_pause()
-        place, known_place = place_of(spec), memory.status.place
-        if known_place and known_place != place:  # before anything is done there: the next process has to know
-            await self._write(rollout, memory.status.model_copy(update={"place": place}), fenced=True)
-        memory.acted_on = spec
-        return 0.0 if known_place and known_place != place else None
-
-    def _built(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> Router | None:
-        """The router of a spec, ``None`` when there is no such thing."""
-        try:
-            return self._shell.router_for(self._context(rollout, memory, spec))
-        except RouterError:
-            return None
-
     def _carried_out(
         self, rollout: Object, memory: Memory, seen: Observation, decision: Decision, status: CanaryRolloutStatus
     ) -> None:
@@ -278,20 +229,6 @@ class Reconciler:
         for note in goodbye.notes:
             self._shell.telemetry.note(rollout, note)
         return goodbye.again
-
-    def _context(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> RouterContext:
-        shell, metadata = self._shell, rollout["metadata"]
-        return RouterContext(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata.get("uid", ""),
-            spec=spec,
-            api=shell.api,
-            reader=shell.cache,
-            clock=shell.clock,
-            proved_weight=memory.state.confirmed,
-            proved_revision=memory.state.revision,
-        )
 
     async def _say_refused(
         self, rollout: Object, memory: Memory, decision: Decision, facts: Facts, error: Exception
@@ -393,12 +330,6 @@ def _place(memory: Memory, spec: CanaryRolloutSpec) -> Object:
     if memory.place is None or memory.place[0] is not spec:
         memory.place = (spec, place_of(spec))
     return memory.place[1]
-
-
-def _deployments(key: Key, spec: CanaryRolloutSpec) -> tuple[Watched, ...]:
-    names = (spec.workload.stable.deployment, spec.workload.canary.deployment)
-    endpoints = Watched(ENDPOINT_SLICES, key[0], labels=((SERVICE_NAME_LABEL, spec.workload.canary.service),))
-    return (*(Watched(DEPLOYMENTS, key[0], name) for name in names), endpoints)
 
 
 def _needs_finalizer(state: RolloutState, seen: Observation) -> bool:

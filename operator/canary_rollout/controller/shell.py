@@ -10,6 +10,7 @@ from canary_rollout.controller.queue import Key
 from canary_rollout.engine.decision import Decision, Note
 from canary_rollout.kube.cache import Cache
 from canary_rollout.kube.port import Clock, KubeApi, Object
+from canary_rollout.model.spec import CanaryRolloutSpec
 from canary_rollout.model.status import CanaryRolloutStatus
 from canary_rollout.traffic.port import Router, RouterContext, Watched
 
@@ -87,3 +88,23 @@ class Shell:
     evaluations: Evaluations
     router_for: Callable[[RouterContext], Router]
     term: Callable[[], int]
+
+    def router(self, rollout: Object, memory: Memory, spec: CanaryRolloutSpec) -> Router:
+        """The router that a spec names.
+
+        Raises:
+            RouterError: there is no such thing.
+        """
+        metadata = rollout["metadata"]
+        context = RouterContext(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            spec=spec,
+            api=self.api,
+            reader=self.cache,
+            clock=self.clock,
+            proved_weight=memory.state.confirmed,
+            proved_revision=memory.state.revision,
+        )
+        return self.router_for(context)

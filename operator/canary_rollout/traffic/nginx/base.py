@@ -146,16 +146,29 @@ class AgentRouter(ABC, Generic[DocumentType]):
         return self._context.reader.get(CONFIG_MAPS, self._context.namespace, self.config_map)
 
     def _taken(self) -> str:
-        """Why the ConfigMap is not ours to read or write; empty when it is, or when a rollout that is gone has left it."""
+        """Why the ConfigMap is not ours to read or write; empty when it is, or when a rollout that is gone or moved has left it."""
         labels = ((self._object or {}).get("metadata") or {}).get("labels") or {}
         owner, context = labels.get(ROLLOUT_LABEL), self._context
         if owner in {None, context.name} or labels.get(MANAGED_BY) != OPERATOR:
             return ""
-        if context.reader.get(CANARY_ROLLOUTS, context.namespace, f"{owner}") is None:
+        there = context.reader.get(CANARY_ROLLOUTS, context.namespace, f"{owner}")
+        if there is None or not self._named_by(there):
             return ""
         return (
             f"ConfigMap {self.config_map} belongs to CanaryRollout {owner}, and its proxies follow one rollout: name another "
             f"in traffic.{self.kind}.configMap"
+        )
+
+    def _named_by(self, rollout: Object) -> bool:
+        """Whether a CanaryRollout has our ConfigMap still: by its spec, or as the place that it is about to leave."""
+        places = (rollout.get("spec"), (rollout.get("status") or {}).get("place"))
+        told = [place.get("traffic") for place in places if isinstance(place, dict)]
+        return any(
+            isinstance(settings, dict)
+            and (settings.get("configMap") or f"{rollout['metadata']['name']}-{kind}") == self.config_map
+            for traffic in told
+            if isinstance(traffic, dict)
+            for kind, settings in traffic.items()
         )
 
     def observe(self) -> RouteView | None:

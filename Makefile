@@ -20,6 +20,9 @@ FAST := $(UNIT) and not thorough
 # Another SEED looks elsewhere, and test-fast always does.
 SEED ?= 1
 CHANCE := --randomly-seed=$(SEED) --hypothesis-seed=$(SEED)
+# Processes and parts in real time, on a machine that may stand still for seconds: what fails is asked once more, three of a
+# run at most, and what it said the first time is printed.
+AGAIN := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 
 .PHONY: help demo test test-fast test-unit test-e2e lint format crds docs lock bench bench-dataplane bench-scale bench-sampler bench-analysis coverage clean venv
 
@@ -45,12 +48,9 @@ test-fast: $(STAMP) ## Unit, property and shell tests without real services and 
 
 test-unit: $(STAMP)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q -n 2 $(CHANCE) --cov --cov-report= -m "$(UNIT)"
+	@$(BIN)/python -m pytest -q -n 2 $(AGAIN) $(CHANCE) --cov --cov-report= -m "$(UNIT)"
 
-# Real parts in real time, on a machine that may stand still for seconds: a story that fails is told once more, three of all
-# at most, and what it said the first time is printed. Unit tests get no second chance. They share a cluster and stay in the
-# order they are written in (ORDER= shuffles them too).
-AGAIN := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
+# Real parts share a cluster and stay in the order they are written in (ORDER= shuffles them too).
 ORDER ?= --randomly-dont-reorganize
 
 test-e2e: $(STAMP)

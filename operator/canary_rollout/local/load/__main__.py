@@ -105,18 +105,24 @@ async def obey(
         else:
             emit("single", outcome.to_dict())
 
-    while line := (await reader.readline()).decode().split():
-        match line:
-            case ["stop"]:
-                return
-            case ["counts"]:
-                emit("counts", generator.snapshot().to_dict())
-            case ["single", path, tenant]:
-                task = asyncio.create_task(single(path, tenant))
-                singles.add(task)
-                task.add_done_callback(singles.discard)
-            case _:
-                emit("error", {"message": f"unknown command {line[0]!r}"})
+    try:
+        while line := (await reader.readline()).decode().split():
+            match line:
+                case ["stop"]:
+                    return
+                case ["counts"]:
+                    emit("counts", generator.snapshot().to_dict())
+                case ["single", path, tenant]:
+                    task = asyncio.create_task(single(path, tenant))
+                    singles.add(task)
+                    task.add_done_callback(singles.discard)
+                case _:
+                    emit("error", {"message": f"unknown command {line[0]!r}"})
+    finally:  # what is reported of them comes before the end, or not at all
+        under_way = list(singles)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def run(arguments: argparse.Namespace, reports: Reports) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import virtual_time
+from aiohttp import web
 from fake_api import FakeServer
 from operator_world import SHOP, World
 
@@ -99,6 +100,45 @@ async def test_a_lease_that_is_taken_ends_the_process_with_its_own_code(world, t
         assert started.returncode == LEASE_LOST, said
         assert "taken by somebody" in said
         assert holder(world) == "somebody"
+
+
+@contextlib.asynccontextmanager
+async def empty_prometheus(asked):
+    """A Prometheus without any series; ``asked`` gets the moment that each query is about."""
+
+    async def answer(request):
+        given = {**request.query, **(await request.post())}
+        asked.append(float(given.get("time", 0.0)))
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": []}})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_on_a_node_whose_clock_is_behind_prometheus_is_asked_about_the_present(world, tmp_path):
+    asked = []
+    async with FakeServer(world.api, client="operator") as server, empty_prometheus(asked) as prometheus:
+        await world.edit(metrics={"prometheus": prometheus, "interval": "5s"})
+        arguments = ["--kubeconfig", server.kubeconfig(tmp_path / "config"), "--port", "0"]
+        arguments += ["--namespace", "system", "--lease", "canary", "--identity", "me"]
+        async with process(*arguments) as started:
+            await world.rest("Idle", WITHIN)
+            await world.release()
+            await world.until(lambda: world.weight == 500, WITHIN)
+            await world.poll(lambda: asked, WITHIN)
+            assert max(asked) < time.time() + 100
+            server.ahead = 300
+            await world.poll(lambda: max(asked) > time.time() + 200, WITHIN)
+            started.send_signal(signal.SIGTERM)
+            await last_words(started)
 
 
 async def test_a_port_that_is_taken_is_a_sentence(world, tmp_path):

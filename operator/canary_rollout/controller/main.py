@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 
 from canary_rollout.controller.access import of_directory
-from canary_rollout.controller.guard import Guard
+from canary_rollout.controller.clock import SystemClock
+from canary_rollout.controller.guard import AgreedClock, Guard
 from canary_rollout.controller.housekeeping import keep_house, settle
 from canary_rollout.controller.instruments import Instruments, QueueInstruments
 from canary_rollout.controller.lease import Lease, LeaseLostError
@@ -80,7 +81,8 @@ class Process:
             on_lost=_die,
         )
         guard = self._calls.guard = Guard(lease)
-        sampler = PrometheusSampler(self._instruments)
+        # By the same time as what is decided: to a clock that runs behind, every sample would look too old to be judged.
+        sampler = PrometheusSampler(self._instruments, now=AgreedClock(SystemClock(), guard).now)
         recorder = Recorder(client, self._instruments, instance=settings.identity)
         operator = Operator(
             Parts(

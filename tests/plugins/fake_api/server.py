@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from email.utils import formatdate
 from typing import Self
 from urllib.parse import parse_qsl
 
@@ -31,10 +33,13 @@ class FakeServer:
         """``Authorization`` of every request, newest last."""
         self.accept: set[str] | None = None
         """Tokens that are let in; ``None``: everybody."""
+        self.ahead = 0.0
+        """Seconds that its clock is ahead of this process' one."""
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=16 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._handle)
+        app.on_response_prepare.append(self._date)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -64,6 +69,10 @@ class FakeServer:
             )
         )
         return str(path)
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self.ahead:
+            response.headers["Date"] = formatdate(time.time() + self.ahead, usegmt=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.authorizations.append(request.headers.get("Authorization"))

@@ -101,7 +101,7 @@ def test_the_comparison_goes_on_from_what_the_operator_remembers(shop, past, nam
 
 def test_what_is_asked_of_a_canary_that_serves_nothing_says_so(shop):
     world = shop("good", age=60)
-    world.rollout(namespace="good")["status"]["phase"] = "RolledBack"
+    world.rollout(namespace="good")["status"] = {"phase": "RolledBack"}
     for words in (("check", "checkout"), ("health", "checkout", "--once")):
         result = world.run(*words, "-n", "good")
         assert "The rollout is RolledBack: its canary serves nothing" in result.stdout

@@ -13,7 +13,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         if self.path.startswith("/slow"):
-            time.sleep(float(self.path.split("=")[1]))
+            time.sleep(float(self.path.split("=")[1]))  # in a pod's own process, and thread: the slow request itself
         body = {
             "/metrics": "demo_requests_total 7\\n",
             "/env": "\\n".join(f"{k}={v}" for k, v in os.environ.items()),

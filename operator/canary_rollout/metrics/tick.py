@@ -65,10 +65,6 @@ class Tick:
             return self._once(ALERTS, list)
         return self._once(place.text, one)
 
-    def reading(self, place: Place) -> Reading:
-        """Return the reading at a place whose answer has come."""
-        return reading_of(place, self.answer(place))
-
     def raw(self, shape: Shape, scope: str) -> Units | Reading:
         """Return the raw values of a shape whose answer has come, or why there are none."""
         answer = self.batched(shape, scope)
